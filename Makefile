@@ -1,0 +1,35 @@
+# Two commands matter: `make demo` shows what this is, `make test` proves it.
+SHELL := /bin/bash
+UV := scripts/uv
+RUN := $(UV) run --no-sync
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check matrix bench generate clean env
+
+help:  ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env:
+	@scripts/setup
+
+demo: env  ## Show the operator building real images on real servers, in under a minute once warm
+	@$(RUN) python -m demo
+
+test: env  ## Run every test, against real servers
+	@$(RUN) pytest $(ARGS)
+
+check: env  ## Format, lint, types, layers, generated files: at most a minute
+	@scripts/check
+
+matrix: env  ## Say which promised rows have a passing test
+	@$(RUN) python -m tests.matrix
+
+bench: env  ## Measure builds through the operator against buildctl, in pairs
+	@$(RUN) python -m bench $(ARGS)
+
+generate: env  ## Write again what is generated: CRDs and protobuf modules
+	@scripts/generate
+
+clean:  ## Stop the servers; remove the virtual environment and caches of the checkout
+	@if [ -d .venv ]; then $(RUN) python -m devstack down || true; fi
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

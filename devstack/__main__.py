@@ -1,0 +1,93 @@
+"""python -m devstack up|down|status|env|doctor."""
+
+import argparse
+import shlex
+import sys
+import time
+
+from devstack.binaries import PROGRAMS, MissingProgramError, binaries, environment, find, kubectl
+from devstack.debian import PACKAGES, program
+from devstack.server import ServerError
+from devstack.stack import RUN, Stack, down, load, up
+
+
+def main() -> int:
+    """Run one command; the exit status says whether it was done."""
+    parser = argparse.ArgumentParser(prog="devstack", description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status", "env", "doctor"])
+    parser.add_argument("--name", default="default", help="which stack; several can run")
+    options = parser.parse_args()
+    try:
+        return COMMANDS[options.command](options.name)
+    except (MissingProgramError, ServerError, RuntimeError) as error:
+        print(f"devstack: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(name: str) -> int:
+    began = time.monotonic()
+    stack = up(name)
+    print(f"{len(stack.servers)} servers are up after {time.monotonic() - began:.1f} s.")
+    print(f'Use them: eval "$({sys.executable} -m devstack env --name {name})"')
+    return 0
+
+
+def _down(name: str) -> int:
+    down(name)
+    print(f"The stack {name} is down.")
+    return 0
+
+
+def _status(name: str) -> int:
+    stack = _known(name)
+    if stack is None:
+        return 1
+    for server in stack.servers.values():
+        print(f"{server.name:16} {server.pid:8} {'up' if server.alive else 'down':5} {server.log}")
+    return 0 if all(server.alive for server in stack.servers.values()) else 1
+
+
+def _env(name: str) -> int:
+    stack = _known(name)
+    if stack is None:
+        return 1
+    values = {
+        "KUBECONFIG": stack.kubeconfig,
+        "IMAGEWRIGHT_KUBECONFIG": stack.operator_kubeconfig,
+        "IMAGEWRIGHT_BUILDKIT": stack.buildkit,
+        "IMAGEWRIGHT_REGISTRY": stack.registry,
+        "IMAGEWRIGHT_AUDIT_LOG": stack.audit_log,
+        "PATH": environment(stack.binaries),
+    }
+    for variable, value in values.items():
+        print(f"export {variable}={shlex.quote(str(value))}")
+    return 0
+
+
+def _doctor(_: str) -> int:
+    missing = 0
+    for one in PROGRAMS:
+        path = find(one)
+        print(f"{one.name:16} {path or 'will be built from ' + one.package}")
+    print(f"{'kubectl':16} {kubectl()}")
+    for name, package in PACKAGES.items():
+        path = program(name)
+        missing += path is None
+        print(f"{name:16} {path or 'missing: install the Debian package ' + package}")
+    return 1 if missing else 0
+
+
+def _known(name: str) -> Stack | None:
+    """The stack, if it was started; its programs are where `up` found them."""
+    if not (RUN / name / "state.json").exists():
+        print(
+            f"devstack: the stack {name} is not up: run `python -m devstack up`.", file=sys.stderr
+        )
+        return None
+    return load(name, binaries(lambda line: print(line, file=sys.stderr)))
+
+
+COMMANDS = {"up": _up, "down": _down, "status": _status, "env": _env, "doctor": _doctor}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The whole stack: up, down, and what is known of it between the two."""
+
+import json
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devstack.base_image import push_base_image
+from devstack.binaries import CACHE, Say, binaries
+from devstack.components import ApiServer, Place, buildkitd, etcd, registry
+from devstack.debian import install_missing
+from devstack.identity import admin_kubeconfig, operator_kubeconfig
+from devstack.server import Command, Server, ServerError, await_ready, free_port, start
+
+RUN = CACHE / "run"
+STOP_SECONDS = 2.0
+"""kube-apiserver would wait a minute for its clients; nothing here is worth that."""
+TRIES = 3
+"""A free port can be taken by somebody else before our server has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack: what a test, the demo or a person needs of it."""
+
+    name: str
+    folder: Path
+    kubeconfig: Path
+    operator_kubeconfig: Path
+    buildkit: str
+    registry: str
+    audit_log: Path
+    binaries: dict[str, Path] = field(repr=False)
+    servers: dict[str, Server] = field(repr=False)
+
+    @property
+    def base_image(self) -> str:
+        """A base with a shell, in the stack's own registry."""
+        return f"{self.registry}/busybox:latest"
+
+    def start_buildkitd(self) -> Server:
+        """A new buildkitd at the old address and root, after the last one was ended."""
+        place = Place(self.binaries["buildkitd"], self.folder)
+        command = buildkitd(place, self.buildkit, (self.registry,))
+        return await_ready(command, start(command, self.folder))
+
+    def start_registry(self) -> Server:
+        """A new registry at the old address with the old content."""
+        port = int(self.registry.rpartition(":")[2])
+        command = registry(Place(self.binaries["registry"], self.folder), port)
+        return await_ready(command, start(command, self.folder))
+
+
+def up(name: str = "default", say: Say = print) -> Stack:
+    """The stack of that name: the one that runs, or a new one. Raises ServerError and its like."""
+    install_missing(say)
+    tools = binaries(say)
+    running = load(name, tools)
+    if running is not None and all(server.alive for server in running.servers.values()):
+        say(f"The stack {name} is up.")
+        return running
+    down(name)
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return _start(name, tools)
+        except ServerError:
+            down(name)
+            if not left:
+                raise
+    raise AssertionError("the last try raises or returns")
+
+
+def down(name: str = "default", *, keep_logs: bool = False) -> None:
+    """Stop the stack, whatever state it is in, and remove its files (but logs, where asked)."""
+    folder = RUN / name
+    servers = _servers(folder)
+    for server in servers:
+        server.signal(signal.SIGTERM)
+    for server in servers:
+        server.stop(STOP_SECONDS)
+    _unmount(folder)
+    if not folder.exists():
+        return
+    if keep_logs:
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def load(name: str, tools: dict[str, Path]) -> Stack | None:
+    """What the state file says of the stack; None where there is none."""
+    folder = RUN / name
+    try:
+        state = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if "registry" not in state:
+        return None
+    return Stack(
+        name=name,
+        folder=folder,
+        kubeconfig=folder / "admin.kubeconfig",
+        operator_kubeconfig=folder / "operator.kubeconfig",
+        buildkit=state["buildkit"],
+        registry=state["registry"],
+        audit_log=folder / "audit.log",
+        binaries=tools,
+        servers={server.name: server for server in _servers(folder)},
+    )
+
+
+def _start(name: str, tools: dict[str, Path]) -> Stack:
+    folder = RUN / name
+    folder.mkdir(parents=True, exist_ok=True)
+    etcd_port, registry_port = free_port(), free_port()
+    address = f"unix://{folder / 'buildkitd.sock'}"
+    api = ApiServer(folder, free_port())
+    api.prepare()
+    host = f"127.0.0.1:{registry_port}"
+    commands = [
+        etcd(Place(tools["etcd"], folder), etcd_port, free_port()),
+        registry(Place(tools["registry"], folder), registry_port),
+        buildkitd(Place(tools["buildkitd"], folder), address, (host,)),
+        api.command(tools["kube-apiserver"], etcd_port),
+    ]
+    _start_all(commands, folder)
+    admin_kubeconfig(api, folder / "admin.kubeconfig")
+    operator_kubeconfig(api, tools, folder)
+    push_base_image(tools, address, f"{host}/busybox:latest", folder)
+    _write_state(folder, _servers(folder), buildkit=address, registry=host)
+    stack = load(name, tools)
+    if stack is None:
+        raise ServerError(f"The state of {name} in {folder} cannot be read back.")
+    return stack
+
+
+def _start_all(commands: list[Command], folder: Path) -> None:
+    """Start all side by side; what is started is known at once, so that it can be stopped."""
+    servers = []
+    for command in commands:
+        servers.append(start(command, folder))
+        _write_state(folder, servers)
+    for command, server in zip(commands, servers, strict=True):
+        await_ready(command, server)
+
+
+def _write_state(folder: Path, servers: list[Server], **more: str) -> None:
+    state = {"servers": [server.as_json() for server in servers], **more}
+    fresh = folder / "state.json.new"
+    fresh.write_text(json.dumps(state))
+    fresh.rename(folder / "state.json")
+
+
+def _servers(folder: Path) -> list[Server]:
+    try:
+        state = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return [Server(**one) for one in state["servers"]]
+
+
+def _unmount(folder: Path) -> None:
+    """A buildkitd that was killed leaves mounts behind, and its folder could not be removed."""
+    below = f"{folder}/"
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((one for one in mounts if one.startswith(below)), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)

@@ -1,0 +1,1 @@
+"""The kinds as users write and read them; the CRDs are generated from here."""

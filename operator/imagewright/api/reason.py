@@ -1,0 +1,54 @@
+"""Why an object is in the state it is in: stable words that people and programs match on."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The `reason` of a condition or failure. Never renamed; each is met by a test."""
+
+    QUEUED = "Queued"
+    SUSPENDED = "Suspended"
+    NO_WORKER = "NoWorker"
+    BUILDING = "Building"
+    RETRYING = "Retrying"
+    SUCCEEDED = "Succeeded"
+    BUILD_FAILED = "BuildFailed"
+    DOCKERFILE_INVALID = "DockerfileInvalid"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    INVALID_REFERENCE = "InvalidReference"
+    PUSH_UNAUTHORIZED = "PushUnauthorized"
+    REGISTRY_UNAVAILABLE = "RegistryUnavailable"
+    BUILDER_UNAVAILABLE = "BuilderUnavailable"
+    FEATURE_UNSUPPORTED = "FeatureUnsupported"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DISK_FULL = "DiskFull"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    CANCELLED = "Cancelled"
+    INTERRUPTED = "Interrupted"
+    TLS_FAILED = "TLSFailed"
+
+
+MEANING: dict[Reason, str] = {
+    Reason.QUEUED: "It waits for a free slot on a worker, or for its source to be resolved.",
+    Reason.SUSPENDED: "spec.suspend is true: nothing runs until it is false again.",
+    Reason.NO_WORKER: "No worker answers now; the build begins by itself when one does.",
+    Reason.BUILDING: "A worker is building it.",
+    Reason.RETRYING: "The last attempt met an outage; the next one begins after a pause.",
+    Reason.SUCCEEDED: "It was built, and every name it was given was pushed.",
+    Reason.BUILD_FAILED: "A step of the build failed: see status.failure and status.logTail.",
+    Reason.DOCKERFILE_INVALID: "The Dockerfile cannot be read: see status.failure.line.",
+    Reason.SOURCE_UNAVAILABLE: "The source is not there, or is not what was asked for.",
+    Reason.INVALID_REFERENCE: "An image name or build argument cannot be used as written.",
+    Reason.PUSH_UNAUTHORIZED: "The registry did not accept who we are.",
+    Reason.REGISTRY_UNAVAILABLE: "The registry did not answer.",
+    Reason.BUILDER_UNAVAILABLE: "The worker was lost while it was building.",
+    Reason.FEATURE_UNSUPPORTED: "The builder or worker cannot do what a field asks for.",
+    Reason.OUT_OF_MEMORY: "A step was killed for want of memory (exit code 137).",
+    Reason.DISK_FULL: "The worker's disk is full.",
+    Reason.DEADLINE_EXCEEDED: "It ran longer than spec.activeDeadlineSeconds.",
+    Reason.BACKOFF_LIMIT_EXCEEDED: "Outages ended every attempt it had.",
+    Reason.CANCELLED: "Somebody asked for its end.",
+    Reason.INTERRUPTED: "The operator went down; the next one begins another attempt.",
+    Reason.TLS_FAILED: "The worker's or our certificate was not accepted.",
+}

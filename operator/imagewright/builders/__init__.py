@@ -1,0 +1,1 @@
+"""Ways to turn an Order into an image. None knows another."""

@@ -1,0 +1,1 @@
+"""BuildKit's protocol, natively: Control over gRPC, sessions, contexts as LLB, typed errors."""

@@ -1,0 +1,134 @@
+"""All that a decision may look at, gathered once before it is made."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from functools import cached_property
+
+from imagewright.api.imagebuild import ImageBuild
+from imagewright.api.reason import Reason
+from imagewright.domain.outcome import Outcome
+from imagewright.domain.plan import inputs_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """It stands in the queue: `reason` says for what."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A slot on `worker` is its own until it is given back."""
+
+    worker: str
+
+
+Turn = Waiting | Granted
+"""Whose turn it is, as the scheduler sees it; None where it was never asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """The job finds out what its source stands for."""
+
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The job knows: `revision` is what will be built, on `worker`."""
+
+    revision: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The job builds."""
+
+    percent: int
+    step: str
+    reported_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is over, and nobody has been told yet."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """The last attempt met an outage; the next one begins at `until`."""
+
+    until: datetime
+
+
+JobState = Preparing | Prepared | Running | Ended | Resting
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What this process does for a build: `inputs` is the digest of what it was started for."""
+
+    inputs: str
+    state: JobState
+
+
+class Closing(Enum):
+    """How far this operator is with going down."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    """It begins nothing more; what runs may end."""
+    CLOSED = "closed"
+    """What still runs is stopped."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything seen before deciding. `build` is None where the object is gone."""
+
+    build: ImageBuild | None
+    now: datetime
+    holder: str
+    job: Job | None = None
+    turn: Turn | None = None
+    uid: str = ""
+    closing: Closing = Closing.OPEN
+
+    @cached_property
+    def inputs(self) -> str:
+        """The digest of what the spec asks for now."""
+        return inputs_digest(self.existing.spec)
+
+    @property
+    def existing(self) -> ImageBuild:
+        """The build, for rules that come after the one that looks for a missing one."""
+        if self.build is None:
+            raise LookupError("The rule about builds that are gone comes first.")
+        return self.build
+
+    @property
+    def same_inputs(self) -> bool:
+        """The status speaks of what the spec asks for now."""
+        return self.existing.status.inputs_digest == self.inputs
+
+    @property
+    def state(self) -> JobState | None:
+        """What the job does."""
+        return self.job.state if self.job else None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the next attempt, from 1."""
+        return (self.existing.status.attempt or 0) + 1 if self.same_inputs else 1
+
+    @property
+    def started(self) -> datetime | None:
+        """When the first attempt of this run began."""
+        return self.existing.status.start_time if self.same_inputs else None

@@ -1,0 +1,45 @@
+"""What came from outside, made fit for a status, a log line or a message."""
+
+import re
+from collections.abc import Iterable
+
+MASK = "***"
+_URL_USER = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
+_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
+_QUERY = re.compile(r"(?i)([?&](?:token|access_token|password|secret|sig|signature)=)[^&\s]+")
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
+# Controls but tab and newline: none of them belongs into an object.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """The text without credentials: those it shows by their form, and every one of `secrets`."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if secret:
+            text = text.replace(secret, MASK)
+    text = _URL_USER.sub(rf"\g<scheme>{MASK}@", text)
+    text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
+    return _QUERY.sub(rf"\1{MASK}", text)
+
+
+def printable(text: str) -> str:
+    """The text without terminal escapes and control characters; carriage returns end a line."""
+    return _CONTROL.sub("", _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
+def clip(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8, the end cut off and marked."""
+    raw = text.encode()
+    if len(raw) <= limit:
+        return text
+    return raw[: limit - 3].decode(errors="ignore") + "…"
+
+
+def tail(text: str, limit: int) -> str:
+    """At most the last `limit` bytes of UTF-8, from the beginning of a line where there is one."""
+    raw = text.encode()
+    if len(raw) <= limit:
+        return text
+    cut = raw[-limit:].decode(errors="ignore")
+    whole = cut.partition("\n")[2]
+    return whole or cut

@@ -1,0 +1,257 @@
+"""The only maker of a status: from facts and a decision to what is now true of a build."""
+
+from datetime import datetime
+from typing import Any
+
+from imagewright.api.condition import Condition, Truth, Type
+from imagewright.api.imagebuild import (
+    CacheUse,
+    Claim,
+    Failure,
+    ImageBuildStatus,
+    LastSuccess,
+    Phase,
+    ProgressReport,
+    PushedImage,
+    ResolvedSource,
+)
+from imagewright.api.reason import Reason
+from imagewright.domain.decide import (
+    PROGRESS_EVERY,
+    Begin,
+    Decision,
+    Finish,
+    Keep,
+    Leave,
+    Retry,
+    Stop,
+    Wait,
+)
+from imagewright.domain.facts import Facts
+from imagewright.domain.outcome import Broken, Built, Outcome
+from imagewright.domain.redact import clip, redact
+
+MESSAGE_BYTES = 1024
+STALLING = frozenset(
+    {
+        Reason.BUILD_FAILED,
+        Reason.DOCKERFILE_INVALID,
+        Reason.SOURCE_UNAVAILABLE,
+        Reason.INVALID_REFERENCE,
+        Reason.PUSH_UNAUTHORIZED,
+        Reason.FEATURE_UNSUPPORTED,
+        Reason.OUT_OF_MEMORY,
+        Reason.DEADLINE_EXCEEDED,
+    }
+)
+"""Reasons that only the user can mend: waiting alone changes nothing."""
+
+
+def summarize(facts: Facts, decision: Decision) -> ImageBuildStatus:
+    """What is true once `decision` is carried out; the old status where nothing has changed."""
+    match decision:
+        case Begin():
+            return _begun(facts, decision)
+        case Keep():
+            return _kept(facts, decision)
+        case Finish():
+            return _finished(facts, decision.outcome)
+        case Retry():
+            return _paused(facts, Phase.PENDING, Reason.RETRYING, _retry_message(decision))
+        case Wait():
+            return _paused(facts, Phase.PENDING, decision.reason, decision.message)
+        case Stop():
+            return _stopped(facts, decision)
+        case Leave():
+            return _observed(facts)
+        case _:
+            return facts.existing.status
+
+
+def _begun(facts: Facts, decision: Begin) -> ImageBuildStatus:
+    again = f", attempt {facts.attempt}" if facts.attempt > 1 else ""
+    return _status(
+        facts,
+        Phase.RUNNING,
+        _conditions(
+            facts, Truth.UNKNOWN, Reason.BUILDING, f"Building on {decision.worker}{again}."
+        ),
+        attempt=facts.attempt,
+        claim=Claim(holder=facts.holder, worker=decision.worker, ref=ref_of(facts)),
+        start_time=facts.started or facts.now,
+        source=ResolvedSource(revision=decision.revision) if decision.revision else None,
+    )
+
+
+def _kept(facts: Facts, decision: Keep) -> ImageBuildStatus:
+    """Progress is written now and then; a running build's other fields stay as they are."""
+    old, running = facts.existing.status, decision.running
+    followed = _observed(facts)
+    if facts.now - running.reported_at < PROGRESS_EVERY or not running.step:
+        return followed
+    progress = ProgressReport(percent=running.percent, step=running.step)
+    return (
+        followed
+        if progress == old.progress
+        else followed.model_copy(update={"progress": progress})
+    )
+
+
+def _finished(facts: Facts, outcome: Outcome) -> ImageBuildStatus:
+    return _failed(facts, outcome) if isinstance(outcome, Broken) else _succeeded(facts, outcome)
+
+
+def _succeeded(facts: Facts, built: Built) -> ImageBuildStatus:
+    message = _success_message(built)
+    images = [
+        PushedImage(
+            name=one.name, tag=one.tag, digest=one.digest, reference=one.reference, state="Pushed"
+        )
+        for one in built.pushed
+    ]
+    return _ended(
+        facts,
+        Phase.SUCCEEDED,
+        _conditions(facts, Truth.TRUE, Reason.SUCCEEDED, message),
+        image_id=built.image_id or None,
+        image_digest=built.image_digest or None,
+        images=images or None,
+        cache=CacheUse(cached_steps=built.cached_steps, total_steps=built.total_steps),
+        last_success=LastSuccess(
+            generation=facts.existing.metadata.generation,
+            image_digest=built.image_digest,
+            time=facts.now,
+        ),
+    )
+
+
+def _failed(facts: Facts, broken: Broken) -> ImageBuildStatus:
+    message = _clean(broken.message)
+    return _ended(
+        facts,
+        Phase.FAILED,
+        _conditions(facts, Truth.FALSE, broken.reason, message),
+        failure=Failure(
+            reason=broken.reason,
+            message=message,
+            step=broken.step or None,
+            line=broken.line,
+            exit_code=broken.exit_code,
+            retryable=broken.retryable,
+        ),
+        log_tail=broken.log_tail or None,
+    )
+
+
+def _stopped(facts: Facts, decision: Stop) -> ImageBuildStatus:
+    if decision.phase is Phase.FAILED:
+        return _failed(facts, Broken(decision.reason, decision.message))
+    if decision.phase is Phase.CANCELLED:
+        conditions = _conditions(facts, Truth.FALSE, decision.reason, _clean(decision.message))
+        return _ended(facts, Phase.CANCELLED, conditions)
+    return _paused(facts, decision.phase, decision.reason, decision.message)
+
+
+def _paused(facts: Facts, phase: Phase, reason: Reason, message: str) -> ImageBuildStatus:
+    """Not running and not ended. A suspended build's clock stands still, any other's runs on."""
+    suspended = phase is Phase.SUSPENDED
+    return _status(
+        facts,
+        phase,
+        _conditions(facts, Truth.UNKNOWN, reason, _clean(message)),
+        start_time=None if suspended else facts.started,
+        attempt=facts.existing.status.attempt if facts.same_inputs else None,
+        source=facts.existing.status.source if facts.same_inputs else None,
+    )
+
+
+def _ended(
+    facts: Facts, phase: Phase, conditions: list[Condition], **fields: Any
+) -> ImageBuildStatus:
+    old = facts.existing.status
+    return _status(
+        facts,
+        phase,
+        conditions,
+        attempt=old.attempt if facts.same_inputs else None,
+        start_time=facts.started,
+        completion_time=facts.now,
+        source=old.source if facts.same_inputs else None,
+        **fields,
+    )
+
+
+def _observed(facts: Facts) -> ImageBuildStatus:
+    """The old status; it speaks of the newest generation once that asks for the same inputs."""
+    old, generation = facts.existing.status, facts.existing.metadata.generation
+    if old.observed_generation in (generation, -1) or not facts.same_inputs:
+        return old
+    conditions = [
+        condition.model_copy(update={"observed_generation": generation})
+        for condition in old.conditions
+    ]
+    return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
+def _status(
+    facts: Facts, phase: Phase, conditions: list[Condition], **fields: Any
+) -> ImageBuildStatus:
+    fields.setdefault("last_success", facts.existing.status.last_success)
+    return ImageBuildStatus(
+        observed_generation=facts.existing.metadata.generation,
+        inputs_digest=facts.inputs,
+        phase=phase,
+        conditions=conditions,
+        **fields,
+    )
+
+
+def _conditions(facts: Facts, succeeded: Truth, reason: Reason, message: str) -> list[Condition]:
+    """All conditions that hold, in their documented order.
+
+    Reconciling stands while it is queued or runs, Stalled while only the user can mend it; a tool
+    that reads conditions by kstatus's rules takes their absence for their being false.
+    """
+    complete = Truth.UNKNOWN if succeeded is Truth.UNKNOWN else Truth.TRUE
+    held = {Type.SUCCEEDED: succeeded, Type.COMPLETE: complete, Type.READY: succeeded}
+    if succeeded is Truth.UNKNOWN and reason is not Reason.SUSPENDED:
+        held[Type.RECONCILING] = Truth.TRUE
+    if succeeded is Truth.FALSE and reason in STALLING:
+        held[Type.STALLED] = Truth.TRUE
+    old = {condition.type: condition for condition in facts.existing.status.conditions}
+    return [
+        Condition(
+            type=kind,
+            status=truth,
+            reason=reason,
+            message=message,
+            observed_generation=facts.existing.metadata.generation,
+            last_transition_time=_since(old.get(kind), truth, facts.now),
+        )
+        for kind, truth in held.items()
+    ]
+
+
+def _since(old: Condition | None, truth: Truth, now: datetime) -> datetime:
+    return old.last_transition_time if old is not None and old.status == truth else now
+
+
+def ref_of(facts: Facts) -> str:
+    """The build's id on its worker: the object, its generation, the attempt."""
+    meta = facts.existing.metadata
+    return f"{meta.uid}-{meta.generation}-{facts.attempt}"
+
+
+def _success_message(built: Built) -> str:
+    if built.pushed:
+        names = ", ".join(f"{one.name}:{one.tag}" for one in built.pushed)
+        return clip(f"Built and pushed as {names}.", MESSAGE_BYTES)
+    return "Built. Nothing was pushed, because spec.images names nothing."
+
+
+def _retry_message(decision: Retry) -> str:
+    return f"{decision.broken.message} Another attempt begins by itself."
+
+
+def _clean(message: str) -> str:
+    return clip(redact(message), MESSAGE_BYTES)

@@ -1,0 +1,182 @@
+"""Running builds: one asyncio task each, in the loop that never dies with the watch."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from imagewright.api.reason import Reason
+from imagewright.domain.facts import Ended, Job, JobState, Prepared, Preparing, Resting, Running
+from imagewright.domain.outcome import Broken, Built, Outcome
+from imagewright.domain.plan import Git, Plan
+from imagewright.domain.progress import Progress
+from imagewright.metrics import Metrics
+from imagewright.ports import Backend, Error, Failed, Unavailable
+from imagewright.scheduler import Lease
+
+log = structlog.get_logger("jobs")
+Clock = Callable[[], datetime]
+
+
+@dataclass(slots=True)
+class Work:
+    """What this process does for one uid. `plan` has its commit once it is prepared."""
+
+    inputs: str
+    plan: Plan
+    lease: Lease | None
+    state: JobState
+    progress: Progress = field(default_factory=Progress)
+    task: asyncio.Task[None] | None = None
+
+
+class Jobs:
+    """The work of this process by uid. `ended` is called with a uid whose state has moved on."""
+
+    def __init__(self, ended: Callable[[str], None], clock: Clock, metrics: Metrics) -> None:
+        self._ended, self._clock, self._metrics = ended, clock, metrics
+        self._works: dict[str, Work] = {}
+        self._dying: set[asyncio.Task[None]] = set()
+
+    def look(self, uid: str) -> Job | None:
+        """What is done for the build, as a value."""
+        work = self._works.get(uid)
+        if work is None:
+            return None
+        state = work.state
+        if isinstance(state, Running):
+            state = Running(work.progress.percent, work.progress.current, state.reported_at)
+        return Job(work.inputs, state)
+
+    def uids(self) -> tuple[str, ...]:
+        """The builds that something is done for."""
+        return tuple(self._works)
+
+    def plan_of(self, uid: str) -> Plan | None:
+        """The prepared plan, where there is one."""
+        work = self._works.get(uid)
+        return work.plan if work and isinstance(work.state, Prepared) else None
+
+    def prepare(self, uid: str, inputs: str, plan: Plan, lease: Lease) -> None:
+        """Resolve the plan's source on the leased worker."""
+        work = Work(inputs, plan, lease, Preparing(self._clock()))
+        self._start(uid, work, self._prepare(uid, work, lease))
+
+    def begin(self, uid: str, inputs: str, ref: str, order: tuple[Plan, Lease]) -> None:
+        """Build the plan under the id `ref`, on the leased worker."""
+        plan, lease = order
+        work = Work(inputs, plan, lease, Running(0, "", self._clock()))
+        self._start(uid, work, self._build(uid, work, ref, lease))
+
+    def lease_of(self, uid: str) -> Lease:
+        """The lease of a prepared build, which now goes over to the build itself."""
+        work = self._works[uid]
+        lease, work.lease = work.lease, None
+        if lease is None:
+            raise LookupError(f"{uid} is prepared and holds no lease.")
+        return lease
+
+    def rest(self, uid: str, inputs: str, until: datetime) -> None:
+        """Nothing runs; the next attempt begins at `until`."""
+        work = self._works[uid]
+        work.inputs, work.state = inputs, Resting(until)
+
+    def reported(self, uid: str) -> None:
+        """Progress was written just now."""
+        work = self._works.get(uid)
+        if work and isinstance(work.state, Running):
+            work.state = Running(0, "", self._clock())
+
+    def cancel(self, uid: str) -> None:
+        """End what runs, now; its lease goes back when it really has ended."""
+        work = self._works.pop(uid, None)
+        if work is None:
+            return
+        if work.task is not None and not work.task.done():
+            self._dying.add(work.task)
+            work.task.add_done_callback(self._dying.discard)
+            work.task.cancel()
+        elif work.lease is not None:
+            work.lease.release()
+
+    async def quiet(self) -> None:
+        """Wait until every cancelled task has ended."""
+        if self._dying:
+            await asyncio.wait(self._dying)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until nothing runs any more, but no longer than so many seconds."""
+        tasks = [work.task for work in self._works.values() if work.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def _start(self, uid: str, work: Work, run: Coroutine[Any, Any, None]) -> None:
+        self._works[uid] = work
+        work.task = asyncio.create_task(run, name=f"build {uid}")
+        # A task cancelled before its first step never runs its own finally: hence a callback.
+        work.task.add_done_callback(lambda _: self._over(work))
+        self._metrics.running.inc()
+
+    def _over(self, work: Work) -> None:
+        self._metrics.running.dec()
+        # A prepared build keeps its slot: it builds next.
+        if work.lease is not None and not isinstance(work.state, Prepared):
+            work.lease.release()
+
+    async def _prepare(self, uid: str, work: Work, lease: Lease) -> None:
+        try:
+            work.plan = await lease.worker.backend.resolve(work.plan)
+        except Error as error:
+            self._end(uid, work, broken_by(error, work.progress))
+        else:
+            source = work.plan.source
+            revision = source.commit if isinstance(source, Git) else ""
+            work.state = Prepared(revision, lease.worker.name)
+            self._ended(uid)
+
+    async def _build(self, uid: str, work: Work, ref: str, lease: Lease) -> None:
+        outcome = await attempt(lease.worker.backend, ref, work.plan, work.progress)
+        self._end(uid, work, outcome)
+
+    def _end(self, uid: str, work: Work, outcome: Outcome) -> None:
+        if isinstance(outcome, Broken) and outcome.reason in LOST and work.lease is not None:
+            work.lease.worker.suspect()
+        work.state = Ended(outcome)
+        self._ended(uid)
+
+
+LOST = frozenset({Reason.BUILDER_UNAVAILABLE, Reason.TLS_FAILED})
+"""Reasons that speak of the worker itself, not of what it asked elsewhere."""
+
+
+async def attempt(backend: Backend, ref: str, plan: Plan, progress: Progress) -> Outcome:
+    """One attempt to its end, whatever that is; nothing but cancellation is raised."""
+    try:
+        built = await backend.build(ref, plan, progress.apply)
+    except Error as error:
+        return broken_by(error, progress)
+    except Exception as error:
+        # A fault of ours must end one build, with a trace for us, and no other.
+        log.exception("A build broke inside the operator", ref=ref)
+        return Broken(Reason.BUILD_FAILED, f"The operator itself failed: {error!r}.")
+    cached, total = progress.cached_steps()
+    return Built(built.image_digest, built.image_id, built.pushed, cached, total)
+
+
+def broken_by(error: Error, progress: Progress) -> Broken:
+    """The error as an outcome, with what the progress knows of the step."""
+    failed = error if isinstance(error, Failed) else None
+    step = (failed.step if failed else "") or progress.failed_step()
+    told = failed is not None and failed.exit_code is not None
+    return Broken(
+        reason=error.reason,
+        message=error.message,
+        step=progress.name_of(step),
+        line=failed.line if failed else None,
+        exit_code=failed.exit_code if failed else None,
+        retryable=isinstance(error, Unavailable),
+        log_tail=progress.log_tail(step) if told or step else "",
+    )

@@ -1,0 +1,1 @@
+"""The cluster, as far as we ask of it."""

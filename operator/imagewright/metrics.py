@@ -1,0 +1,50 @@
+"""What is counted and shown under /metrics; one registry, made once and handed around."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Metrics:
+    """All metrics of one operator. No label holds an object's name: their number is bounded."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.builds = Counter(
+            "imagebuild",
+            "Builds that ended, counted once their status is written.",
+            ["phase", "reason"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "imagebuild_duration_seconds",
+            "From the start of a build's first attempt to its end.",
+            ["phase"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.running = Gauge("imagebuild_running", "Builds that run now.", registry=registry)
+        self.waiting = Gauge(
+            "imagebuild_waiting", "Builds that wait for a slot.", registry=registry
+        )
+        self.slots = Gauge(
+            "imagebuild_slots", "Slots of workers that answer.", ["pool"], registry=registry
+        )
+        self.workers = Gauge(
+            "imagebuild_workers_up", "Workers that answer.", ["pool"], registry=registry
+        )
+        self.writes = Counter(
+            "imagebuild_status_writes", "Status writes by result.", ["result"], registry=registry
+        )
+        self.reconciles = Counter(
+            "imagebuild_reconciles", "Looks at a build by result.", ["result"], registry=registry
+        )
+        self.watch_restarts = Counter(
+            "imagebuild_watch_restarts", "Times the watch was begun again.", registry=registry
+        )

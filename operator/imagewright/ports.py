@@ -1,0 +1,119 @@
+"""What the shell asks of the world, and the words in which the world says no.
+
+```
+Error
+├── Unavailable      nobody answered, or the wire broke: the same call may pass later
+├── Rejected         it will never be accepted as it is written
+├── Failed           it ran and broke: the user's to mend
+└── Conflict         somebody else was first: look again
+    └── Gone         the object is not there any more
+```
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+from imagewright.api.reason import Reason
+from imagewright.domain.outcome import Built
+from imagewright.domain.plan import Git, Order, Plan
+from imagewright.domain.progress import Advance
+
+
+class Error(Exception):
+    """Base of all that the world may say no with. `message` is a sentence for the user."""
+
+    def __init__(self, message: str, reason: Reason = Reason.BUILD_FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+
+class Unavailable(Error):
+    """Nobody answered, or the wire broke."""
+
+    def __init__(self, message: str, reason: Reason = Reason.BUILDER_UNAVAILABLE) -> None:
+        super().__init__(message, reason)
+
+
+class Rejected(Error):
+    """It will never be accepted as it is written."""
+
+
+class Failed(Error):
+    """It ran and broke. `step` is the id of the step, as in the progress reports."""
+
+    step: str = ""
+    line: int | None = None
+    exit_code: int | None = None
+
+    def at(self, step: str, line: int | None, exit_code: int | None) -> "Failed":
+        """The same failure, with where it happened."""
+        self.step, self.line, self.exit_code = step, line, exit_code
+        return self
+
+
+class Conflict(Error):
+    """Somebody else wrote first."""
+
+
+class Gone(Conflict):
+    """The object is not there any more."""
+
+
+Report = Callable[[Advance], None]
+"""Takes what a running build says of itself; called in the event loop, must not block."""
+Body = Mapping[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+class Builder(Protocol):
+    """One way to turn an Order into an image. To cancel, cancel the task that awaits it."""
+
+    async def resolve(self, source: Git) -> Git:
+        """The source with the commit that its revision stands for now.
+
+        Raises Failed where there is no such revision, Unavailable where the builder is not there.
+        """
+        ...
+
+    async def build(self, order: Order, report: Report) -> Built:
+        """Build and push under every name of the order.
+
+        Raises Failed, Rejected or Unavailable. Once cancelled, nothing more is pushed.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """What a worker offers: plans resolved and built on its daemon."""
+
+    async def resolve(self, plan: Plan) -> Plan:
+        """The plan with a git revision resolved to its commit. Raises Failed, Unavailable."""
+        ...
+
+    async def build(self, ref: str, plan: Plan, report: Report) -> Built:
+        """Build under the id `ref`. Raises Rejected, Failed or Unavailable."""
+        ...
+
+
+class Cluster(Protocol):
+    """The cluster, as far as we ask of it. Calls raise Unavailable where it does not answer."""
+
+    def list_builds(self) -> AsyncIterator[Body]:
+        """Every ImageBuild in view, page by page."""
+        ...
+
+    async def get_build(self, namespace: str, name: str) -> Body:
+        """The object. Raises Gone."""
+        ...
+
+    async def patch_status(self, namespace: str, name: str, patch: Body) -> Body:
+        """Merge `patch` into the object by its status subresource, and return the new object.
+
+        A `metadata.resourceVersion` in the patch is a condition. Raises Conflict, Gone.
+        """
+        ...
+
+    async def delete_build(self, namespace: str, name: str, uid: str) -> None:
+        """Delete this very object. One that is gone already is fine."""
+        ...

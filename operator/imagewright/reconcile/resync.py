@@ -1,0 +1,48 @@
+"""What the watch may have missed: a list, now and then, and after every restart of the watch."""
+
+import asyncio
+
+import structlog
+
+from imagewright.ports import Cluster, Error
+from imagewright.reconcile.store import Store
+
+log = structlog.get_logger("resync")
+
+
+class Resync:
+    """Lists all builds every so many seconds, and whenever it is asked to."""
+
+    def __init__(self, cluster: Cluster, store: Store, seconds: float) -> None:
+        self._cluster, self._store, self._seconds = cluster, store, seconds
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """List soon: the watch was away."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """List until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._asked.wait(), self._seconds)
+            except TimeoutError:
+                log.debug("Listing in turn")
+            self._asked.clear()
+            try:
+                await self.once()
+            except Error as error:
+                log.warning("The list of builds failed", why=error.message)
+                # Whoever asked still waits for it.
+                asyncio.get_running_loop().call_later(1.0, self._asked.set)
+
+    async def once(self) -> None:
+        """See every object there is; what was known before the list and is not in it is gone."""
+        known = self._store.uids()
+        seen: set[str] = set()
+        async for body in self._cluster.list_builds():
+            seen.add(body["metadata"]["uid"])
+            self._store.see(body)
+        for uid in known - seen:
+            log.info("A build vanished unseen", uid=uid)
+            self._store.drop(uid)

@@ -1,0 +1,91 @@
+"""The newest we know of every build that is not over, from the watch, the list and our writes."""
+
+from collections.abc import Callable
+
+import structlog
+from pydantic import ValidationError
+
+from imagewright.api.imagebuild import FINAL, ImageBuild
+from imagewright.ports import Body
+
+log = structlog.get_logger("store")
+REMEMBERED = 4096
+"""Builds that are over and whose last version is remembered, to know a late event of theirs."""
+
+
+class Store:
+    """Builds by uid. An older version never replaces a newer one, whichever came last."""
+
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        self._wake = wake
+        self._builds: dict[str, ImageBuild] = {}
+        self._over: dict[str, int] = {}
+
+    def get(self, uid: str) -> ImageBuild | None:
+        """The build, where it exists and is not over for good."""
+        return self._builds.get(uid)
+
+    def uids(self) -> frozenset[str]:
+        """All that are known."""
+        return frozenset(self._builds)
+
+    def see(self, body: Body) -> bool:
+        """Take in a version of an object, and wake who looks after it. True where it was news."""
+        uid = body["metadata"]["uid"]
+        if uid not in self._builds and settled(body):
+            return False
+        if not self.keep(body):
+            return False
+        self._wake(uid)
+        return True
+
+    def keep(self, body: Body) -> bool:
+        """Take in a version without waking anybody: for the answers to our own writes."""
+        uid = body["metadata"]["uid"]
+        known = self._builds.get(uid)
+        if known is not None and not newer(body, known):
+            return False
+        if version(body) <= self._over.get(uid, 0):
+            return False
+        if settled(body):
+            self._builds.pop(uid, None)
+            self._remember(uid, version(body))
+            return known is not None
+        try:
+            self._builds[uid] = ImageBuild.parse(body)
+        except ValidationError as error:
+            # The API server checks by the same rules, so the CRD is of another version than we
+            # are.
+            log.warning("An ImageBuild is not understood", uid=uid, fault=str(error))
+            return False
+        return True
+
+    def _remember(self, uid: str, seen: int) -> None:
+        self._over[uid] = seen
+        if len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]
+
+    def drop(self, uid: str) -> None:
+        """The object is gone."""
+        self._builds.pop(uid, None)
+        self._wake(uid)
+
+
+def settled(body: Body) -> bool:
+    """Ended for its newest generation, and kept for ever: nothing can happen but an edit."""
+    status = body.get("status") or {}
+    return (
+        status.get("phase") in FINAL
+        and status.get("observedGeneration") == body["metadata"].get("generation")
+        and body["spec"].get("ttlSecondsAfterFinished") is None
+    )
+
+
+def newer(body: Body, known: ImageBuild) -> bool:
+    """Whether a version of the same object comes after the known one."""
+    return version(body) > int(known.metadata.resource_version or 0)
+
+
+def version(body: Body) -> int:
+    """The resourceVersion, which grows with every write (Kubernetes 1.35 promises the order)."""
+    return int(body["metadata"].get("resourceVersion") or 0)

@@ -1,0 +1,98 @@
+"""A queue of keys: each once, never two workers on one, a growing pause after a failure."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger("workqueue")
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Seconds after a key's first failure in a row, and at most."""
+
+
+class WorkQueue:
+    """Hands keys to `work`, at most `workers` at a time.
+
+    A key that is added while it is worked on is worked on once more afterwards. A key whose work
+    raises comes again by itself, later each time, jittered; the others do not notice.
+    """
+
+    def __init__(self, work: Callable[[str], Awaitable[None]], workers: int = 16) -> None:
+        self._work = work
+        self._workers = workers
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._queued: set[str] = set()
+        self._busy: set[str] = set()
+        self._again: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._rested = asyncio.Event()
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queued) + len(self._busy)
+
+    def add(self, key: str) -> None:
+        """Work on `key` as soon as may be."""
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._ready.put_nowait(key)
+
+    def add_in(self, key: str, seconds: float) -> None:
+        """Work on `key` in so many seconds, or sooner where it was asked for sooner."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(0.0, seconds)
+        if key in self._timers:
+            if self._timers[key][0] <= due:
+                return
+            self._timers[key][1].cancel()
+        self._timers[key] = (due, loop.call_at(due, self._due, key))
+
+    async def idle(self) -> None:
+        """Wait until nothing is queued or worked on; what is due later does not count."""
+        while len(self):
+            self._rested.clear()
+            await self._rested.wait()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(self._workers):
+                    workers.create_task(self._worker())
+        finally:
+            for _, timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+
+    def _due(self, key: str) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._queued.discard(key)
+            self._busy.add(key)
+            try:
+                await self._work(key)
+            except Exception:
+                pause = self._pause_after_failure(key)
+                log.exception("A look at a build failed", key=key, again_in=round(pause, 2))
+                self.add_in(key, pause)
+            else:
+                self._failures.pop(key, None)
+            finally:
+                self._busy.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+            if not len(self):
+                self._rested.set()
+
+    def _pause_after_failure(self, key: str) -> float:
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        pause = min(FIRST_PAUSE * 2.0 ** min(count - 1, 16), LONGEST_PAUSE)
+        return pause * random.uniform(0.5, 1.5)  # noqa: S311  # spreads load, nothing secret

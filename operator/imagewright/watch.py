@@ -1,0 +1,197 @@
+"""The only module that speaks kopf: it hands events over, and may die without a build noticing.
+
+kopf ends itself on some watch errors, and then cancels every task of its loop. So it runs in a
+thread and loop of its own, under a supervisor that starts it again; builds live in the main loop.
+Its handler is `on.event` alone: all other kinds write annotations and finalizers.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import kopf
+import structlog
+
+from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
+from imagewright.kube.access import Access, load_access
+from imagewright.metrics import Metrics
+from imagewright.ports import Body
+from imagewright.settings import Settings
+
+log = structlog.get_logger("watch")
+LOOK_SECONDS = 0.25
+LOGIN_PAUSE = 1.0
+LOGIN_LIFE = timedelta(minutes=10)
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+SHORT_LIFE = 3.0
+"""A kopf that lives shorter than this many seconds is started again with a growing pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where what is seen goes; all three are called in the main loop."""
+
+    seen: Callable[[Body], object]
+    deleted: Callable[[str], None]
+    restarted: Callable[[], None]
+    """The watch was away: list, since a delete that it slept through is never told."""
+
+
+class Watch:
+    """kopf under supervision: `start()` in the main loop, `stop()` waits for the thread's end."""
+
+    def __init__(self, sink: Sink, settings: Settings, metrics: Metrics) -> None:
+        self._sink, self._metrics = sink, metrics
+        self._namespaces, self._kubeconfig = tuple(settings.namespaces), settings.kubeconfig
+        self._stopping = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._starts = 0
+        self.ready = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._main = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._supervise, name="kopf", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End kopf and its thread."""
+        self._stopping.set()
+        self.interrupt()
+        await asyncio.to_thread(self._thread.join, 5)
+
+    def interrupt(self) -> None:
+        """End the kopf that runs now, as one of its own errors would; the supervisor goes on."""
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            with contextlib.suppress(
+                RuntimeError
+            ):  # The loop may have closed by itself meanwhile.
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _supervise(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                run_bounded(self._operate())
+            except BaseException as error:  # noqa: BLE001  # nothing ends the supervisor
+                log.warning("The watch ended", why=repr(error))
+            lived = time.monotonic() - began
+            self.ready = False
+            pause = min(pause * 2, LONGEST_PAUSE) if lived < SHORT_LIFE else FIRST_PAUSE
+            self._stopping.wait(pause)
+
+    async def _operate(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._starts += 1
+        flag = asyncio.Event()
+        minder = asyncio.create_task(self._mind(flag))
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=watch_settings(),
+                namespaces=self._namespaces,
+                clusterwide=not self._namespaces,
+                ready_flag=flag,
+            )
+        finally:
+            minder.cancel()
+
+    async def _mind(self, flag: asyncio.Event) -> None:
+        """End kopf when its watcher is gone: it goes on without one, and says nothing."""
+        await flag.wait()
+        while not watching():
+            await asyncio.sleep(LOOK_SECONDS)
+        self.ready = True
+        log.info("Watching", start=self._starts)
+        if self._starts > 1:
+            self._metrics.watch_restarts.inc()
+            self._main.call_soon_threadsafe(self._sink.restarted)
+        while watching():
+            await asyncio.sleep(LOOK_SECONDS)
+        log.warning("The watcher is gone and kopf goes on: it is ended")
+        if self._task is not None:
+            self._task.cancel()
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry, backoff=LOGIN_PAUSE)
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            return await connection(await load_access(self._kubeconfig))
+
+        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+            body: Any = event["object"]
+            if event["type"] == "DELETED":
+                self._main.call_soon_threadsafe(self._sink.deleted, body["metadata"]["uid"])
+            else:
+                self._main.call_soon_threadsafe(self._sink.seen, body)
+
+        return registry
+
+
+async def connection(access: Access) -> kopf.ConnectionInfo:
+    """The access in kopf's words; kopf asks again well within the life of a Pod's token."""
+    scheme, _, token = (await access.authorization()).partition(" ")
+    return kopf.ConnectionInfo(
+        server=access.server,
+        ca_path=access.ca_file,
+        insecure=not access.verify,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=access.cert_file,
+        private_key_path=access.key_file,
+        expiration=datetime.now(UTC) + LOGIN_LIFE,
+    )
+
+
+def watch_settings() -> kopf.OperatorSettings:
+    """Settings that make kopf write nothing, notice a dead connection, and come back soon."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 2)
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 70
+    settings.watching.chunk_size = 500
+    settings.persistence.finalizer = f"{GROUP}/kopf"
+    # It says "succeeded" for every event at INFO.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    return settings
+
+
+def watching() -> bool:
+    """Whether a watcher of kopf's runs in this loop."""
+    return any(task.get_name().startswith("watcher for") for task in asyncio.all_tasks())
+
+
+def run_bounded(work: Coroutine[Any, Any, None]) -> None:
+    """Run in a loop of its own; at the end wait one second, not for ever, for what is left.
+
+    asyncio.run() waits without limit for tasks that do not end when cancelled, and kopf has some
+    when its loop breaks.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(work)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1))
+        loop.close()

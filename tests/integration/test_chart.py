@@ -1,0 +1,390 @@
+"""The Helm chart: what it renders, what it refuses, and that a real API server takes it."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import yaml
+
+from imagewright.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "imagewright"
+CRD = "imagewright.dev_imagebuilds.yaml"
+NAMESPACE = "chart-test"
+WATCHED = ("chart-team-a", "chart-team-b")
+DIGEST = "sha256:" + "a" * 64
+EVERYTHING: dict[str, Any] = {
+    "image": {"digest": DIGEST},
+    "imagePullSecrets": [{"name": "pull"}],
+    "watchNamespaces": list(WATCHED),
+    "pool": {
+        "workers": ["tcp://10.0.0.1:1234", "unix:///run/buildkit/buildkitd.sock"],
+        "tls": {"secretName": "workers", "serverName": "buildkitd"},
+    },
+    "serviceAccount": {"annotations": {"example.test/role": "builder"}},
+    "metrics": {"service": {"annotations": {"example.test/scrape": "true"}}},
+    "podAnnotations": {"example.test/note": "one"},
+    "podLabels": {"example.test/team": "two"},
+    "priorityClassName": "system-cluster-critical",
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"key": "builds", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {
+        "nodeAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 1,
+                    "preference": {
+                        "matchExpressions": [{"key": "example.test/builds", "operator": "Exists"}]
+                    },
+                }
+            ]
+        }
+    },
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "imagewright"}},
+        }
+    ],
+    "extraEnv": [{"name": "IMAGEWRIGHT_LOG_LEVEL", "value": "debug"}],
+    "extraVolumes": [{"name": "more", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+}
+
+
+class Servers(Protocol):
+    """What these tests ask of the stack."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+
+    @property
+    def binaries(self) -> Mapping[str, Path]:
+        """Programs by name."""
+
+
+Documents = list[dict[str, Any]]
+
+
+class Chart:
+    """The chart, as helm and a real API server see it."""
+
+    def __init__(self, stack: Servers, folder: Path) -> None:
+        self._stack = stack
+        self._values = folder / "values.yaml"
+
+    def helm(self, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        """`helm template` with `values` over the chart's own."""
+        self._values.write_text(yaml.safe_dump(values))
+        arguments = ["template", "imagewright", str(CHART), "--namespace", NAMESPACE]
+        return self._run("helm", *arguments, "--values", str(self._values))
+
+    def render(self, values: dict[str, Any] | None = None) -> str:
+        """The manifests as text."""
+        answer = self.helm(values or {})
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    def documents(self, values: dict[str, Any] | None = None) -> Documents:
+        """The manifests as objects."""
+        return [one for one in yaml.safe_load_all(self.render(values)) if one]
+
+    def lint(self) -> subprocess.CompletedProcess[str]:
+        """`helm lint`, in which warnings are errors."""
+        return self._run("helm", "lint", "--strict", str(CHART))
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """kubectl as the administrator of the stack's cluster."""
+        kubeconfig = str(self._stack.kubeconfig)
+        return self._run("kubectl", "--kubeconfig", kubeconfig, *arguments, stdin=stdin)
+
+    def _run(
+        self, program: str, *arguments: str, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(self._stack.binaries[program]), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def chart(stack: Servers, tmp_path: Path) -> Chart:
+    return Chart(stack, tmp_path)
+
+
+def of_kind(documents: Documents, kind: str) -> Documents:
+    return [one for one in documents if one["kind"] == kind]
+
+
+def only(documents: Documents, kind: str) -> dict[str, Any]:
+    (one,) = of_kind(documents, kind)
+    return one
+
+
+def pod_of(documents: Documents) -> dict[str, Any]:
+    template: dict[str, Any] = only(documents, "Deployment")["spec"]["template"]
+    return template
+
+
+def container_of(documents: Documents) -> dict[str, Any]:
+    (container,) = pod_of(documents)["spec"]["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+def checksum(documents: Documents) -> str:
+    return str(pod_of(documents)["metadata"]["annotations"]["checksum/config"])
+
+
+def role_of(documents: Documents) -> dict[str, Any]:
+    (role,) = (
+        one
+        for one in of_kind(documents, "ClusterRole")
+        if one["metadata"]["name"] == "imagewright"
+    )
+    return role
+
+
+def test_the_chart_passes_helms_own_check(chart: Chart) -> None:
+    answer = chart.lint()
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({}, id="default values"),
+        pytest.param({"watchNamespaces": list(WATCHED)}, id="two namespaces"),
+        pytest.param(EVERYTHING, id="every value set"),
+    ],
+)
+def test_a_real_api_server_takes_what_is_rendered(chart: Chart, values: dict[str, Any]) -> None:
+    for namespace in (NAMESPACE, *WATCHED):
+        chart.kubectl("create", "namespace", namespace)
+    answer = chart.kubectl("apply", "--dry-run=server", "-f", "-", stdin=chart.render(values))
+    assert answer.returncode == 0, answer.stderr
+    assert "unknown field" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        pytest.param({"pool": {"slots": "four"}}, "/pool/slots", id="a word for a number"),
+        pytest.param({"pool": {"slots": 0}}, "/pool/slots", id="no slot at all"),
+        pytest.param({"pool": {"slotz": 4}}, "slotz", id="a key misspelt"),
+        pytest.param({"replicas": 2}, "replicas", id="a key that is not there"),
+        pytest.param({"pool": {"workers": []}}, "/pool/workers", id="no workers"),
+        pytest.param({"pool": {"workers": ["10.0.0.1:1234"]}}, "/pool/workers/0", id="no scheme"),
+        pytest.param({"image": {"digest": "abc"}}, "/image/digest", id="no digest"),
+        pytest.param({"image": {"tag": "a:b"}}, "/image/tag", id="no tag"),
+        pytest.param({"logFormat": "xml"}, "/logFormat", id="an unknown format"),
+        pytest.param({"ops": {"port": 70000}}, "/ops/port", id="no port"),
+        pytest.param({"watchNamespaces": ["Team_A"]}, "/watchNamespaces/0", id="no namespace"),
+        pytest.param({"crds": {"install": "yes please"}}, "/crds/install", id="no truth"),
+        pytest.param({"extraEnv": [{"value": "1"}]}, "/extraEnv/0", id="a variable with no name"),
+        pytest.param({"tolerations": [{"keys": "x"}]}, "/tolerations/0", id="a toleration's key"),
+        pytest.param(
+            {"drainSeconds": 50}, "terminationGracePeriodSeconds", id="killed while it drains"
+        ),
+        pytest.param(
+            {"serviceAccount": {"create": False}}, "serviceAccount.name", id="no account named"
+        ),
+        pytest.param(
+            {"metrics": {"service": {"create": False}, "serviceMonitor": {"create": True}}},
+            "metrics.service.create",
+            id="nothing to scrape",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(
+    chart: Chart, values: dict[str, Any], named: str
+) -> None:
+    answer = chart.helm(values)
+    assert answer.returncode != 0
+    assert named in answer.stderr
+
+
+def test_every_value_says_what_it_is_for() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    keys = [at for at, line in enumerate(lines) if line.lstrip()[:1].isalpha() and ":" in line]
+    groups = [at for at in keys if lines[at].endswith(":")]
+    bare = [lines[at] for at in keys if at not in groups and "#" not in lines[at - 1]]
+    assert not bare
+    assert len(keys) > len(groups)
+
+
+def test_the_pod_can_do_no_more_than_it_must(chart: Chart) -> None:
+    documents = chart.documents()
+    pod, container = pod_of(documents)["spec"], container_of(documents)
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all("hostPath" not in volume for volume in pod["volumes"])
+
+
+def test_a_namespace_that_enforces_the_restricted_standard_takes_the_pod(chart: Chart) -> None:
+    namespace = "chart-restricted"
+    chart.kubectl("create", "namespace", namespace)
+    label = "pod-security.kubernetes.io/warn=restricted"
+    chart.kubectl("label", "namespace", namespace, label)
+    deployment = only(chart.documents(), "Deployment")
+    deployment["metadata"]["namespace"] = namespace
+    answer = chart.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.dump(deployment))
+    assert answer.returncode == 0, answer.stderr
+    assert "PodSecurity" not in answer.stderr
+
+
+def test_the_operators_role_holds_what_it_needs_and_nothing_else(chart: Chart) -> None:
+    group = ["imagewright.dev"]
+    assert role_of(chart.documents())["rules"] == [
+        {
+            "apiGroups": group,
+            "resources": ["imagebuilds"],
+            "verbs": ["get", "list", "watch", "delete"],
+        },
+        {"apiGroups": group, "resources": ["imagebuilds/status"], "verbs": ["get", "patch"]},
+    ]
+
+
+def test_without_named_namespaces_the_role_is_bound_in_the_whole_cluster(chart: Chart) -> None:
+    documents = chart.documents()
+    binding = only(documents, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "imagewright"
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "imagewright", "namespace": NAMESPACE}
+    ]
+    assert not of_kind(documents, "RoleBinding")
+
+
+def test_with_named_namespaces_the_role_is_bound_in_these_only(chart: Chart) -> None:
+    documents = chart.documents({"watchNamespaces": list(WATCHED)})
+    assert not of_kind(documents, "ClusterRoleBinding")
+    bindings = of_kind(documents, "RoleBinding")
+    assert tuple(one["metadata"]["namespace"] for one in bindings) == WATCHED
+    for binding in bindings:
+        assert binding["roleRef"]["kind"] == "ClusterRole"
+        assert binding["subjects"][0]["namespace"] == NAMESPACE
+
+
+def test_people_get_no_right_to_write_a_status(chart: Chart) -> None:
+    roles = {one["metadata"]["name"]: one for one in of_kind(chart.documents(), "ClusterRole")}
+    view, edit = roles["imagewright-view"], roles["imagewright-edit"]
+    aggregate = "rbac.authorization.k8s.io/aggregate-to-"
+    assert view["metadata"]["labels"][f"{aggregate}view"] == "true"
+    assert view["rules"][0]["verbs"] == ["get", "list", "watch"]
+    for role in ("edit", "admin"):
+        assert edit["metadata"]["labels"][f"{aggregate}{role}"] == "true"
+    assert f"{aggregate}view" not in edit["metadata"]["labels"]
+    assert [rule["resources"] for rule in edit["rules"]] == [["imagebuilds"]]
+
+
+def test_the_charts_crd_is_the_generated_one() -> None:
+    assert (CHART / "files" / "crds" / CRD).read_bytes() == (ROOT / "crds" / CRD).read_bytes()
+
+
+def test_the_crd_is_rendered_as_generated_and_kept(chart: Chart) -> None:
+    rendered = only(chart.documents(), "CustomResourceDefinition")
+    generated = yaml.safe_load((CHART / "files" / "crds" / CRD).read_text())
+    assert rendered["spec"] == generated["spec"]
+    assert rendered["metadata"]["name"] == generated["metadata"]["name"]
+    assert rendered["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_crd_is_left_out_where_somebody_else_installs_it(chart: Chart) -> None:
+    documents = chart.documents({"crds": {"install": False}})
+    assert not of_kind(documents, "CustomResourceDefinition")
+
+
+def test_a_changed_configuration_starts_a_new_pod_and_other_changes_do_not(chart: Chart) -> None:
+    before = checksum(chart.documents())
+    assert checksum(chart.documents({"pool": {"slots": 8}})) != before
+    assert checksum(chart.documents({"watchNamespaces": list(WATCHED)})) != before
+    assert checksum(chart.documents({"rbac": {"aggregate": False}})) == before
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default values", "every value set"])
+def test_the_operator_reads_the_charts_configuration(
+    chart: Chart, values: dict[str, Any], tmp_path: Path
+) -> None:
+    documents = chart.documents(values)
+    path = tmp_path / "config.yaml"
+    path.write_text(only(documents, "ConfigMap")["data"]["config.yaml"])
+    settings = load_settings(path)
+    assert settings.namespaces == values.get("watchNamespaces", [])
+    assert settings.ops.host == "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the Pod
+    assert (settings.pool.tls is not None) is ("pool" in values)
+    assert settings.pool.workers == values.get("pool", {}).get(
+        "workers", ["tcp://buildkitd.imagewright-system.svc:1234"]
+    )
+
+
+def test_one_operator_runs_at_a_time_with_the_configuration_mounted(chart: Chart) -> None:
+    documents = chart.documents()
+    spec, container = only(documents, "Deployment")["spec"], container_of(documents)
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert container["args"] == ["run", "--config", "/etc/imagewright/config.yaml"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "ops"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "ops"}
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert mounts["/etc/imagewright/config.yaml"]["readOnly"]
+    assert "/tmp" in mounts  # noqa: S108 - the folder of a container
+    assert spec["template"]["spec"]["enableServiceLinks"] is False
+
+
+def test_the_workers_certificates_are_mounted_where_the_configuration_says(chart: Chart) -> None:
+    documents = chart.documents({"pool": {"tls": {"secretName": "workers"}}})
+    config = yaml.safe_load(only(documents, "ConfigMap")["data"]["config.yaml"])
+    folders = {str(Path(config["pool"]["tls"][name]).parent) for name in ("ca", "cert", "key")}
+    mounts = {one["mountPath"]: one["name"] for one in container_of(documents)["volumeMounts"]}
+    assert {mounts[folder] for folder in folders} == {"tls"}
+    (volume,) = (one for one in pod_of(documents)["spec"]["volumes"] if one["name"] == "tls")
+    assert volume["secret"]["secretName"] == "workers"
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        pytest.param({}, ":0.1.0", id="the chart's appVersion"),
+        pytest.param({"tag": "1.2"}, ":1.2", id="a tag"),
+        pytest.param({"tag": "1.2", "digest": DIGEST}, f"@{DIGEST}", id="a digest wins"),
+    ],
+)
+def test_the_image_is_the_one_that_the_values_name(
+    chart: Chart, image: dict[str, str], expected: str
+) -> None:
+    container = container_of(chart.documents({"image": image}))
+    assert container["image"] == f"registry.example/imagewright{expected}"
+
+
+def test_metrics_have_a_service_and_a_monitor_only_on_request(chart: Chart) -> None:
+    documents = chart.documents()
+    (port,) = only(documents, "Service")["spec"]["ports"]
+    assert (port["name"], port["targetPort"]) == ("metrics", "ops")
+    assert not of_kind(documents, "ServiceMonitor")
+    asked = chart.documents({"metrics": {"serviceMonitor": {"create": True}}})
+    selector = only(asked, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= only(asked, "Service")["metadata"]["labels"].items()
+    assert selector.items() <= pod_of(asked)["metadata"]["labels"].items()
+
+
+def test_every_object_carries_the_standard_labels(chart: Chart) -> None:
+    for document in chart.documents():
+        labels = document["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "imagewright"
+        assert labels["app.kubernetes.io/instance"] == "imagewright"
+        assert labels["app.kubernetes.io/version"] == "0.1.0"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
