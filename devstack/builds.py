@@ -56,7 +56,7 @@ class Builds:
         access = await load_access(self._kubeconfig)
         self._session = aiohttp.ClientSession(
             base_url=access.server,
-            connector=aiohttp.TCPConnector(ssl=access.tls(), limit=0),
+            connector=aiohttp.TCPConnector(ssl=await asyncio.to_thread(access.tls), limit=0),
             headers={"Authorization": await access.authorization()},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
         )

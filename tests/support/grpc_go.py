@@ -1,7 +1,7 @@
-"""The daemon's half of a session as tests need it: an HTTP/2 client that says what it is told.
+"""The daemon's half of a session, for tests: an HTTP/2 client that says what it is told to.
 
-It is written against RFC 9113 by itself, apart from the frames' encoding, and does what grpc-go does:
-preface, SETTINGS, streams with odd numbers, windows. Nothing of it waits for time to pass.
+It is written against RFC 9113 by itself, apart from the frames' encoding, and does what grpc-go
+does: preface, SETTINGS, streams with odd numbers, windows. Nothing of it waits for time to pass.
 """
 
 import asyncio

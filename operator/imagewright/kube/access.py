@@ -1,6 +1,8 @@
 """Who we are to the API server, and how to reach it: from a kubeconfig or from inside a Pod."""
 
+import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
+TOKEN_SECONDS = 60.0
+"""For so long a token that was read is used before it is read again."""
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -39,6 +43,11 @@ async def load_access(kubeconfig: str = "") -> Access:
 
     Raises kubernetes' ConfigException where there is none.
     """
+    # The library's loader is a coroutine that reads files as it goes: it has a thread's loop.
+    return await asyncio.to_thread(lambda: asyncio.run(_load(kubeconfig)))
+
+
+async def _load(kubeconfig: str) -> Access:
     configuration = Configuration()
     if not kubeconfig and IN_CLUSTER.exists():
         config.load_incluster_config(configuration)
@@ -57,13 +66,15 @@ async def load_access(kubeconfig: str = "") -> Access:
 
 
 def _authorization(configuration: Any) -> Callable[[], Awaitable[str]]:
+    read_at = time.monotonic()
+
     async def header() -> str:
-        # A service account's token is renewed on disk; the library reads it again when it is due.
+        nonlocal read_at
         hook = configuration.refresh_api_key_hook
-        if hook is not None:
-            answer = hook(configuration)
-            if answer is not None:
-                await answer
+        # A service account's token is renewed on disk well before its hour is over.
+        if hook is not None and time.monotonic() - read_at > TOKEN_SECONDS:
+            read_at = time.monotonic()
+            await asyncio.to_thread(hook, configuration)
         return str(configuration.api_key.get("BearerToken", ""))
 
     return header

@@ -4,6 +4,8 @@ Bare aiohttp and orjson: the client library's typed calls cost 2.4 CPU-ms a buil
 thread for every request (docs/decisions/0004-bare-requests-for-the-hot-path.md).
 """
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
@@ -13,7 +15,7 @@ import aiohttp
 import orjson
 
 from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
-from imagewright.kube.access import Access, load_access
+from imagewright.kube.access import load_access
 from imagewright.ports import Body, Conflict, Error, Gone, Rejected, Unavailable
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -30,7 +32,7 @@ class KubeClient:
 
     async def __aenter__(self) -> Self:
         self._access = await load_access(self._kubeconfig)
-        self._session = _session(self._access)
+        self._session = _session(await asyncio.to_thread(self._access.tls))
         return self
 
     async def __aexit__(
@@ -130,8 +132,8 @@ def translate(status: int, request: str, content: bytes) -> Error:
     return Rejected(message)
 
 
-def _session(access: Access) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(ssl=access.tls(), limit=64, keepalive_timeout=60)
+def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(ssl=tls, limit=64, keepalive_timeout=60)
     return aiohttp.ClientSession(
         connector=connector, timeout=TIMEOUT, headers={"User-Agent": "imagewright"}
     )

@@ -25,7 +25,8 @@ from imagewright.clients.buildkit.walk import GO_TYPE
 from imagewright.clients.buildkit.wire import data_packet
 from tests.support.grpc_go import Answer, Talk, in_time
 
-STAT, REQ, DATA, FIN, ERR = range(5)
+STAT, REQ, DATA = Packet.PACKET_STAT, Packet.PACKET_REQ, Packet.PACKET_DATA
+FIN, ERR = Packet.PACKET_FIN, Packet.PACKET_ERR
 Metadata = list[tuple[str, str]]
 CONTEXT: Metadata = [("dir-name", "context")]
 
@@ -453,7 +454,7 @@ def test_the_shared_key_changes_with_what_is_shared(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**32 - 1), st.binary(max_size=300))
 def test_hand_made_packets_are_those_of_protobuf(number: int, chunk: bytes) -> None:
-    packet = Packet(type=DATA, ID=number, data=chunk)  # type: ignore[arg-type]
+    packet = Packet(type=DATA, ID=number, data=chunk)
 
     assert data_packet(number, chunk) == packet.SerializeToString()
 

@@ -1,4 +1,4 @@
-"""Ignore files, as moby/patternmatcher reads them. The expectations were compared with the original."""
+"""Ignore files, as moby/patternmatcher reads them; what is expected was compared with it."""
 
 import time
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import grpc
 import pytest
+from google.protobuf.wrappers_pb2 import BytesValue
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imagewright.clients.buildkit.calls import Handler, Stream
 from imagewright.clients.buildkit.errors import BuildKitError, Unreachable, Unsupported
-from imagewright.clients.buildkit.proto.control_pb2 import BytesMessage
 from imagewright.clients.buildkit.session import HEALTH, Metadata, Session, SessionLost
 from imagewright.clients.buildkit.wire import WireError, bytes_message, parse_bytes_message
 from tests.support.grpc_go import Answer, GrpcGo, in_time
@@ -72,6 +72,14 @@ def session(pipe: FakePipe, handlers: Mapping[str, Handler] | None = None) -> Se
 
 async def for_ever() -> None:
     await in_time(asyncio.Event().wait())
+
+
+async def live(pipe: FakePipe, *said: object) -> None:
+    """A whole session: this is said in it, and its body waits for ever."""
+    async with session(pipe):
+        for one in said:
+            pipe.incoming.put_nowait(one)
+        await for_ever()
 
 
 def others() -> set[str]:
@@ -205,9 +213,7 @@ async def test_the_end_of_the_session_ends_what_needs_it(
 ) -> None:
     pipe = FakePipe()
     with pytest.raises(kind) as caught:
-        async with session(pipe):
-            pipe.incoming.put_nowait(happens)
-            await for_ever()
+        await live(pipe, happens)
 
     assert str(caught.value) == text
     assert type(caught.value) is kind
@@ -219,9 +225,7 @@ async def test_the_cause_of_the_loss_is_kept() -> None:
     pipe = FakePipe()
     cause = rpc_error(grpc.StatusCode.UNAVAILABLE, "gone")
     with pytest.raises(Unreachable) as caught:
-        async with session(pipe):
-            pipe.incoming.put_nowait(cause)
-            await for_ever()
+        await live(pipe, cause)
 
     assert caught.value.__cause__ is cause
 
@@ -229,12 +233,16 @@ async def test_the_cause_of_the_loss_is_kept() -> None:
 async def test_where_writing_fails_reading_tells_why() -> None:
     pipe = FakePipe()
     pipe.refuses = asyncio.InvalidStateError("RPC already finished.")
-    with pytest.raises(Unreachable, match="Connection refused"):
+
+    async def body() -> None:
         async with session(pipe):
             while not pipe.cancelled:
                 await asyncio.sleep(0)
             pipe.incoming.put_nowait(rpc_error(grpc.StatusCode.UNAVAILABLE, "Connection refused"))
             await for_ever()
+
+    with pytest.raises(Unreachable, match="Connection refused"):
+        await body()
 
 
 async def test_an_error_of_the_body_comes_out_as_it_is() -> None:
@@ -245,13 +253,17 @@ async def test_an_error_of_the_body_comes_out_as_it_is() -> None:
 
 async def test_an_error_of_the_body_comes_out_even_when_the_session_is_lost() -> None:
     pipe = FakePipe()
-    with pytest.raises(ZeroDivisionError):
+
+    async def body() -> None:
         async with session(pipe):
             pipe.incoming.put_nowait(EOF)
             try:
                 await for_ever()
             finally:
                 raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await body()
 
     assert not asyncio.current_task().cancelling()  # type: ignore[union-attr]
 
@@ -331,11 +343,15 @@ async def test_one_of_two_sessions_may_be_lost(lost: str) -> None:
 
 async def test_what_needs_a_session_may_run_in_tasks_of_its_own() -> None:
     pipe = FakePipe()
-    with pytest.raises(SessionLost):
+
+    async def body() -> None:
         async with session(pipe), asyncio.TaskGroup() as tasks:
             tasks.create_task(for_ever())
             tasks.create_task(for_ever())
             pipe.incoming.put_nowait(EOF)
+
+    with pytest.raises(SessionLost):
+        await body()
 
     assert not [name for name in others() if name.startswith("session")]
 
@@ -354,8 +370,9 @@ async def test_a_call_that_cannot_even_begin_leaves_nothing_behind() -> None:
 
 @given(st.binary(max_size=300))
 def test_a_message_of_bytes_is_that_of_protobuf(data: bytes) -> None:
-    assert BytesMessage.FromString(bytes_message(data)).data == data
-    assert parse_bytes_message(BytesMessage(data=data).SerializeToString()) == data
+    # BytesValue has the same shape: bytes in field 1.
+    assert BytesValue.FromString(bytes_message(data)).value == data
+    assert parse_bytes_message(BytesValue(value=data).SerializeToString()) == data
 
 
 @pytest.mark.parametrize(

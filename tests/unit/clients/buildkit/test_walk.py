@@ -1,4 +1,4 @@
-"""What is sent of a tree: compared, case by case, with what fsutil's own sender says of the same."""
+"""What is sent of a tree, by the rules of fsutil's own sender, and so of its receiver."""
 
 import os
 import socket
@@ -294,7 +294,12 @@ def test_a_folder_that_may_not_be_read_matters_only_where_it_is_wanted(tmp_path:
 
 def test_a_folder_that_vanishes_meanwhile_is_empty(tmp_path: Path) -> None:
     planted(tmp_path, "a/", "b")
-    tree = Meanwhile(tmp_path, lambda folder: folder == "a" and (tmp_path / "a").rmdir())
+
+    def remove(folder: str) -> None:
+        if folder == "a":
+            (tmp_path / "a").rmdir()
+
+    tree = Meanwhile(tmp_path, remove)
 
     assert list(sent(tree)) == ["a", "b"]
 

@@ -1,0 +1,25 @@
+"""What every test gets: fixtures, row marks, and an event loop in which nothing may block."""
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+pytest_plugins = ["tests.support.rows", "tests.support.stack"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[BlockBuster]:
+    """A blocking call of ours inside the event loop fails the test that made it."""
+    with blockbuster_ctx("imagewright") as blockbuster:
+        for function in blockbuster.functions.values():
+            # It runs in a thread's loop, where nobody else waits.
+            function.can_block_in("kube/access.py", "_load")
+        yield blockbuster
+
+
+@pytest.fixture(autouse=True)
+def unit_tests_are_quick(request: pytest.FixtureRequest) -> None:
+    """A unit test that takes longer than 2 s is none; pytest-timeout ends it."""
+    if "/tests/unit/" in str(request.path) and not request.node.get_closest_marker("timeout"):
+        request.node.add_marker(pytest.mark.timeout(2))

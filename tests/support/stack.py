@@ -1,0 +1,126 @@
+"""Fixtures: a stack for the whole run, an operator for a module, builds in a namespace of their own."""
+
+import asyncio
+import itertools
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import devstack
+from devstack.builds import Builds
+from devstack.operator import OperatorProcess, start_operator
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Iterator[devstack.Stack]:
+    """The real servers, started once; their logs are kept where a test failed."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        running = devstack.up("test", lambda line: print(f"\ndevstack: {line}", end=""))
+    yield running
+    failed = request.session.testsfailed > 0
+    devstack.down("test", keep_logs=failed)
+    if failed:
+        print(f"\nThe servers' logs are in {running.folder}.")
+
+
+@pytest.fixture(scope="session")
+def buildkit(stack: devstack.Stack) -> str:
+    """The address of a real buildkitd."""
+    return stack.buildkit
+
+
+@pytest.fixture(scope="module")
+def operator(
+    stack: devstack.Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """An operator as a process, under the chart's own role."""
+    running = start_operator(
+        tmp_path_factory.mktemp("operator"),
+        stack.operator_kubeconfig,
+        pool={"workers": [stack.buildkit], "slots": 2},
+    )
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def namespace(stack: devstack.Stack) -> str:
+    """A namespace that no other test has."""
+    name = f"test-{next(_numbers)}"
+    command = ["create", "namespace", name]
+    subprocess.run(
+        [stack.binaries["kubectl"], f"--kubeconfig={stack.kubeconfig}", *command],
+        check=True,
+        capture_output=True,
+    )
+    return name
+
+
+@pytest.fixture
+async def builds(stack: devstack.Stack, namespace: str) -> AsyncIterator[Builds]:
+    """The ImageBuilds of that namespace, watched; all deleted at the end."""
+    async with Builds(str(stack.kubeconfig), namespace) as watched:
+        yield watched
+        left = [name for name, seen in watched.history.items() if seen[-1].type != "DELETED"]
+        await asyncio.gather(*(watched.delete(name) for name in left))
+
+
+@pytest.fixture
+def kubectl(stack: devstack.Stack, namespace: str) -> "Kubectl":
+    """kubectl as an admin, in that namespace."""
+    return Kubectl(stack, namespace)
+
+
+class Kubectl:
+    """Runs kubectl; a call returns what it printed, and raises where it failed."""
+
+    def __init__(self, stack: devstack.Stack, namespace: str) -> None:
+        self._command = [
+            str(stack.binaries["kubectl"]),
+            f"--kubeconfig={stack.kubeconfig}",
+            f"--namespace={namespace}",
+        ]
+
+    def __call__(self, *arguments: str, text: str = "") -> str:
+        """What it prints. Raises CalledProcessError, with stderr, where it fails."""
+        return self.run(*arguments, text=text, check=True).stdout
+
+    def run(
+        self, *arguments: str, text: str = "", check: bool = False
+    ) -> "subprocess.CompletedProcess[str]":
+        """The finished process."""
+        return subprocess.run(
+            [*self._command, *arguments], input=text, capture_output=True, text=True, check=check
+        )
+
+
+def crane(stack: devstack.Stack, *arguments: str) -> str:
+    """What crane prints: the registry's own answer."""
+    command = [str(stack.binaries["crane"]), *arguments, "--insecure"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def git_repository(folder: Path) -> str:
+    """A repository with one commit on main and an annotated tag v1; returns the commit."""
+    folder.mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY app /app\n")
+    (folder / "app").mkdir()
+    (folder / "app" / "Dockerfile").write_text("FROM scratch\nCOPY main.txt /\n")
+    (folder / "app" / "main.txt").write_text("from git\n")
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("add", ".")
+    git("commit", "--quiet", "--message=first")
+    git("tag", "--annotate", "v1", "--message=v1")
+    return git("rev-parse", "HEAD")
