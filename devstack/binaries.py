@@ -1,7 +1,7 @@
 """The servers' programs: found on the machine, or built from pinned Go modules into a cache.
 
-A program's place in the cache is named by a digest over its go.mod, go.sum and the way it is built,
-so a second run builds nothing, and a new pin never meets an old program.
+A program's place in the cache is named by a digest over its go.mod, go.sum and build flags, so a
+second run builds nothing, and a new pin never meets an old program.
 """
 
 import fcntl

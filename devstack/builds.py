@@ -18,6 +18,7 @@ from imagewright.api.imagebuild import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from imagewright.kube.access import load_access
 
 Body = dict[str, Any]
+CLOSING_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Builds:
         self._watching.cancel()
         await asyncio.wait([self._watching])
         await self._session.close()
+        # aiohttp leaves the end of TLS connections to later turns of the loop.
+        await asyncio.sleep(CLOSING_SECONDS)
 
     async def create(self, name: str, spec: Mapping[str, Any], **metadata: Any) -> Body:
         """Create a build. Raises Refused."""

@@ -97,7 +97,7 @@ def buildkitd(place: Place, address: str, registries: tuple[str, ...]) -> Comman
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """A kube-apiserver's files: what its clients need to know, and where it keeps its audit log."""
+    """A kube-apiserver's files: what its clients must know, and where its audit log is."""
 
     folder: Path
     port: int

@@ -1,7 +1,7 @@
 """A git server on loopback, with git's own daemon."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,3 +33,23 @@ def serve_git(base: Path) -> Iterator[str]:
         yield f"git://127.0.0.1:{port}"
     finally:
         server.stop()
+
+
+def make_repository(folder: Path, files: Mapping[str, str], tag: str = "") -> str:
+    """A new repository with one commit on main, and an annotated tag; returns the commit's id."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=devstack", "-c", "user.email=devstack@example.com"]
+        command = ["git", "-C", str(folder), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("add", ".")
+    git("commit", "--quiet", "--message=first")
+    if tag:
+        git("tag", "--annotate", tag, f"--message={tag}")
+    return git("rev-parse", "HEAD")

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from devstack.components import ADMIN_TOKEN, ApiServer
 
 CHART = Path(__file__).parent.parent / "charts" / "imagewright"
+SERVED_SECONDS = 15.0
 NAMESPACE, ACCOUNT = "imagewright-system", "imagewright"
 KINDS = (
     "CustomResourceDefinition",
@@ -38,6 +40,7 @@ def operator_kubeconfig(server: ApiServer, tools: dict[str, Path], folder: Path)
     kubectl = [str(tools["kubectl"]), f"--kubeconfig={admin}"]
     run([*kubectl, "apply", "--server-side", "--force-conflicts", f"--filename={rendered}"])
     run([*kubectl, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
+    _await_served([*kubectl, "get", "imagebuilds", "--all-namespaces"])
     token = run(
         [*kubectl, "create", "token", ACCOUNT, f"--namespace={NAMESPACE}", "--duration=24h"]
     )
@@ -50,6 +53,20 @@ def run(command: list[str], text: str | None = None) -> str:
     if ended.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {ended.stderr.strip()}")
     return ended.stdout
+
+
+def _await_served(listing: list[str]) -> None:
+    """An established kind is served a moment later: until then the server says it initializes."""
+    deadline = time.monotonic() + SERVED_SECONDS
+    while True:
+        try:
+            run(listing)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _rendered(helm: Path) -> list[dict[str, Any]]:

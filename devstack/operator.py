@@ -38,6 +38,11 @@ class OperatorProcess:
                 self.process.kill()
         return self.process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL: what a node does that runs out of memory."""
+        self.process.kill()
+        self.process.wait()
+
     def events(self) -> list[dict[str, Any]]:
         """The log's lines."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]

@@ -98,7 +98,7 @@ def start(command: Command, directory: Path) -> Server:
 
 
 def await_ready(command: Command, server: Server, seconds: float = READY_SECONDS) -> Server:
-    """The server, once ready. Raises ServerError, with its log, where it ends or takes too long."""
+    """The server, once ready. Raises ServerError, with its log, where it ends or is too slow."""
     deadline = time.monotonic() + seconds
     while not command.ready():
         child = _children.get(server.pid)

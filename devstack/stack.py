@@ -80,7 +80,7 @@ def down(name: str = "default", *, keep_logs: bool = False) -> None:
         server.signal(signal.SIGTERM)
     for server in servers:
         server.stop(STOP_SECONDS)
-    _unmount(folder)
+    unmount(folder)
     if not folder.exists():
         return
     if keep_logs:
@@ -163,7 +163,7 @@ def _servers(folder: Path) -> list[Server]:
     return [Server(**one) for one in state["servers"]]
 
 
-def _unmount(folder: Path) -> None:
+def unmount(folder: Path) -> None:
     """A buildkitd that was killed leaves mounts behind, and its folder could not be removed."""
     below = f"{folder}/"
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]

@@ -82,7 +82,12 @@ async def test_a_waiting_build_is_stopped_before_it_begins(
         await builds.delete("c")
         await builds.gone("c", seconds=1)
     else:
-        patch = {"cancel": CANCEL, "annotation": ANNOTATE, "suspend": {"spec": {"suspend": True}}}
+        suspend = {"spec": {"suspend": True}}
+        patch: dict[str, dict[str, Any]] = {
+            "cancel": CANCEL,
+            "annotation": ANNOTATE,
+            "suspend": suspend,
+        }
         await builds.patch("c", patch[how])
         await builds.phase("c", "Suspended" if how == "suspend" else "Cancelled")
     await builds.delete("a")

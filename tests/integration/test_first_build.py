@@ -1,10 +1,7 @@
 """The main job: an object is applied, and an image is in the registry."""
 
 import asyncio
-import io
 import json
-import subprocess
-import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,11 @@ import yaml
 
 import devstack
 from devstack.builds import Builds, condition
-from devstack.gitserver import serve_git
+from devstack.gitserver import make_repository, serve_git
+from devstack.images import crane, files_of
 from devstack.operator import OperatorProcess
 from devstack.webserver import pack, serve
-from tests.support.stack import Kubectl, crane, git_repository
+from tests.support.stack import REPOSITORY, Kubectl
 
 pytestmark = pytest.mark.usefixtures("operator")
 HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
@@ -133,7 +131,7 @@ async def test_without_names_it_builds_pushes_nothing_and_says_so(builds: Builds
 async def test_git_is_built_at_the_commit_that_the_revision_stands_for(
     stack: devstack.Stack, builds: Builds, tmp_path: Path
 ) -> None:
-    commit = git_repository(tmp_path / "app")
+    commit = make_repository(tmp_path / "app", REPOSITORY, tag="v1")
     with serve_git(tmp_path) as url:
         for number, more in enumerate(
             ({}, {"revision": "main"}, {"revision": "v1"}, {"revision": commit})
@@ -144,7 +142,7 @@ async def test_git_is_built_at_the_commit_that_the_revision_stands_for(
             ended = (await builds.ended(f"git-{number}")).status
             assert ended["phase"] == "Succeeded", ended
             assert ended["source"]["revision"] == commit
-            assert tar_of(stack, image)["main.txt"] == b"from git\n"
+            assert files_of(stack, image)["main.txt"] == b"from git\n"
 
 
 @pytest.mark.row("seed-20")
@@ -162,14 +160,14 @@ async def test_an_archive_and_a_bare_dockerfile_are_built_from_a_url(
         ended = (await builds.ended("tar")).status
         assert ended["phase"] == "Succeeded", ended
         assert ended["source"]["revision"] == f"sha256:{served.sha256}"
-        assert tar_of(stack, image)["hello.txt"] == b"hello\n"
+        assert files_of(stack, image)["hello.txt"] == b"hello\n"
         bare = {"http": {"url": served.url.replace("a.tar.gz", "Dockerfile")}}
         await builds.create("bare", {"source": bare})
         assert (await builds.ended("bare")).status["phase"] == "Succeeded"
         own = "FROM scratch\nCOPY sub/hello.txt /own.txt\n"
         await builds.create("own", {"source": source, "dockerfileInline": own, "images": [image]})
         assert (await builds.ended("own")).status["phase"] == "Succeeded"
-        assert tar_of(stack, image)["own.txt"] == b"hello\n"
+        assert files_of(stack, image)["own.txt"] == b"hello\n"
     finally:
         served.stop()
 
@@ -197,7 +195,7 @@ async def test_options_of_a_build_reach_the_image(stack: devstack.Stack, builds:
     await builds.create("options", spec)
     ended = (await builds.ended("options")).status
     assert ended["phase"] == "Succeeded", ended
-    files = tar_of(stack, image)
+    files = files_of(stack, image)
     assert files["who"] == b"me\n"
     assert "two" not in files
     assert json.loads(crane(stack, "config", image))["config"]["Labels"]["a.label"] == "1"
@@ -241,7 +239,7 @@ async def test_inline_files_obey_the_ignore_file(stack: devstack.Stack, builds: 
     }
     await builds.create("ignore", inline(files, images=[image]))
     assert (await builds.ended("ignore")).status["phase"] == "Succeeded"
-    assert sorted(tar_of(stack, image)) == [".dockerignore", "keep.md", "src/main.c"]
+    assert sorted(files_of(stack, image)) == [".dockerignore", "keep.md", "src/main.c"]
 
 
 async def test_a_failing_step_says_all_in_the_write_that_says_failed(
@@ -321,12 +319,3 @@ def test_kubectl_explains_every_field_and_shows_the_columns(
     ]  # fmt: skip
     assert row.split()[:3] == ["columns", "Succeeded", "Succeeded"]
     assert operator.process.poll() is None
-
-
-def tar_of(stack: devstack.Stack, image: str) -> dict[str, bytes]:
-    """The files of an image by path."""
-    command = [str(stack.binaries["crane"]), "export", "--insecure", image, "-"]
-    packed = subprocess.run(command, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        found = {one.name: archive.extractfile(one) for one in archive if one.isfile()}
-        return {name: file.read() for name, file in found.items() if file is not None}

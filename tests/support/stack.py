@@ -1,10 +1,10 @@
-"""Fixtures: a stack for the whole run, an operator for a module, builds in a namespace of their own."""
+"""Fixtures: a stack for the whole run, an operator for a module, builds in their own namespace."""
 
 import asyncio
 import itertools
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +20,16 @@ def stack(request: pytest.FixtureRequest) -> Iterator[devstack.Stack]:
     """The real servers, started once; their logs are kept where a test failed."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        running = devstack.up("test", lambda line: print(f"\ndevstack: {line}", end=""))
+        running = devstack.up("test", lambda line: _say(f"devstack: {line}"))
     yield running
     failed = request.session.testsfailed > 0
     devstack.down("test", keep_logs=failed)
     if failed:
-        print(f"\nThe servers' logs are in {running.folder}.")
+        _say(f"The servers' logs are in {running.folder}.")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"\n{line}\n")
 
 
 @pytest.fixture(scope="session")
@@ -99,28 +103,9 @@ class Kubectl:
         )
 
 
-def crane(stack: devstack.Stack, *arguments: str) -> str:
-    """What crane prints: the registry's own answer."""
-    command = [str(stack.binaries["crane"]), *arguments, "--insecure"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def git_repository(folder: Path) -> str:
-    """A repository with one commit on main and an annotated tag v1; returns the commit."""
-    folder.mkdir(parents=True)
-    (folder / "Dockerfile").write_text("FROM scratch\nCOPY app /app\n")
-    (folder / "app").mkdir()
-    (folder / "app" / "Dockerfile").write_text("FROM scratch\nCOPY main.txt /\n")
-    (folder / "app" / "main.txt").write_text("from git\n")
-
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-        return subprocess.run(
-            ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    git("init", "--quiet", "--initial-branch=main")
-    git("add", ".")
-    git("commit", "--quiet", "--message=first")
-    git("tag", "--annotate", "v1", "--message=v1")
-    return git("rev-parse", "HEAD")
+REPOSITORY = {
+    "Dockerfile": "FROM scratch\nCOPY app /app\n",
+    "app/Dockerfile": "FROM scratch\nCOPY main.txt /\n",
+    "app/main.txt": "from git\n",
+}
+"""A small repository; its folder app is a context of its own."""

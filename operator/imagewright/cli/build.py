@@ -12,7 +12,6 @@ import yaml
 from pydantic import ValidationError
 
 from imagewright.api.imagebuild import ImageBuild, Phase
-from imagewright.backend import Backend
 from imagewright.cli.display import Display, make_display
 from imagewright.clients.buildkit.control import Control
 from imagewright.domain.decide import (
@@ -28,7 +27,7 @@ from imagewright.domain.plan import Directory, Plan, make_plan
 from imagewright.domain.status import ref_of, summarize
 from imagewright.jobs import attempt, broken_by
 from imagewright.main import clock, worker_of
-from imagewright.ports import Error
+from imagewright.ports import Backend, Error
 
 ADDRESS = "unix:///run/buildkit/buildkitd.sock"
 HOLDER = "imagewright-build"
