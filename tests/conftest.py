@@ -3,9 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 pytest_plugins = ["tests.support.rows", "tests.support.stack"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def logs_are_plain() -> None:
+    """The default for terminals reads source files to draw a trace, in the loop."""
+    structlog.configure(
+        processors=[structlog.processors.KeyValueRenderer()],
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -93,7 +93,7 @@ def test_a_worker_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert yaml.safe_load(ended.stdout)["status"]["failure"]["reason"] in (
-        "BackoffLimitExceeded",
+        "BuilderUnavailable",
         "DeadlineExceeded",
     )
 

@@ -23,7 +23,6 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
-    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     CANCELLED = "Cancelled"
     INTERRUPTED = "Interrupted"
     TLS_FAILED = "TLSFailed"
@@ -42,12 +41,11 @@ MEANING: dict[Reason, str] = {
     Reason.INVALID_REFERENCE: "An image name or build argument cannot be used as written.",
     Reason.PUSH_UNAUTHORIZED: "The registry did not accept who we are.",
     Reason.REGISTRY_UNAVAILABLE: "The registry did not answer.",
-    Reason.BUILDER_UNAVAILABLE: "The worker was lost while it was building.",
+    Reason.BUILDER_UNAVAILABLE: "The worker was lost while it was building, in every attempt.",
     Reason.FEATURE_UNSUPPORTED: "The builder or worker cannot do what a field asks for.",
     Reason.OUT_OF_MEMORY: "A step was killed for want of memory (exit code 137).",
     Reason.DISK_FULL: "The worker's disk is full.",
     Reason.DEADLINE_EXCEEDED: "It ran longer than spec.activeDeadlineSeconds.",
-    Reason.BACKOFF_LIMIT_EXCEEDED: "Outages ended every attempt it had.",
     Reason.CANCELLED: "Somebody asked for its end.",
     Reason.INTERRUPTED: "The operator went down; the next one begins another attempt.",
     Reason.TLS_FAILED: "The worker's or our certificate was not accepted.",

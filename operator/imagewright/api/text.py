@@ -22,14 +22,19 @@ _CREDENTIALS = r"^[a-z]+://[^/@]*@"
 RESERVED_ARGUMENTS = ("BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS")
 
 
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern as RE2, and so CEL, reads it: `$` is the very end, never before a newline."""
+    return re.compile(re.sub(r"\$\Z", r"\\Z", pattern), re.ASCII)
+
+
 def _matches(pattern: str, message: str) -> Rule:
-    compiled = re.compile(pattern, re.ASCII)
-    return Rule(f"self.matches({_quoted(pattern)})", lambda v: bool(compiled.search(v)), message)
+    search = compiled(pattern).search
+    return Rule(f"self.matches({_quoted(pattern)})", lambda v: bool(search(v)), message)
 
 
 def _lacks(pattern: str, message: str) -> Rule:
-    compiled = re.compile(pattern, re.ASCII)
-    return Rule(f"!self.matches({_quoted(pattern)})", lambda v: not compiled.search(v), message)
+    search = compiled(pattern).search
+    return Rule(f"!self.matches({_quoted(pattern)})", lambda v: not search(v), message)
 
 
 def _quoted(pattern: str) -> str:
@@ -46,10 +51,10 @@ def _inside(name: str, example: str) -> Rule:
 
 def keys(pattern: str, message: str) -> Rule:
     """A rule that every key of a map must match."""
-    compiled = re.compile(pattern, re.ASCII)
+    search = compiled(pattern).search
     return Rule(
         f"self.all(key, key.matches({_quoted(pattern)}))",
-        lambda mapping: all(compiled.search(key) for key in mapping),
+        lambda mapping: all(search(key) for key in mapping),
         message,
     )
 
@@ -95,7 +100,7 @@ Revision = Annotated[
     ),
     Rule(
         f"self.matches({_quoted(_REVISION)}) && !self.contains('..')",
-        lambda revision: bool(re.search(_REVISION, revision)) and ".." not in revision,
+        lambda revision: bool(compiled(_REVISION).search(revision)) and ".." not in revision,
         "A revision is the name of a branch or tag, or a commit: letters, digits and ._/@+- "
         "without '..', such as main, v1.2 or a full commit id.",
     ),

@@ -5,7 +5,7 @@ The order of RULES is the specification; each rule is named for what it finds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from imagewright.api.imagebuild import CANCEL_ANNOTATION, FINAL, Phase
@@ -219,7 +219,8 @@ def job_ended(facts: Facts) -> Decision | None:
         return Finish(outcome)
     attempts = facts.existing.status.attempt or 0
     if attempts > BACKOFF_LIMIT:
-        return Finish(_worn_out(outcome, attempts))
+        tried = f"{outcome.message} It was tried {attempts} times."
+        return Finish(replace(outcome, message=tried))
     return Retry(outcome, facts.now + rest_after(attempts))
 
 
@@ -343,8 +344,11 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return facts.state.since + PATIENCE
         case Leave() if isinstance(facts.state, Resting):
             return facts.state.until
-        case Leave() | Finish():
+        case Leave():
             return expiry(facts)
+        case Finish() | Stop():
+            ttl = facts.existing.spec.ttl_seconds_after_finished
+            return None if ttl is None else facts.now + timedelta(seconds=ttl)
         case Keep():
             due = [decision.running.reported_at + PROGRESS_EVERY, deadline(facts)]
             return min(moment for moment in due if moment is not None)
@@ -354,17 +358,3 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return deadline(facts)
         case _:
             return None
-
-
-def _worn_out(broken: Broken, attempts: int) -> Broken:
-    return Broken(
-        reason=Reason.BACKOFF_LIMIT_EXCEEDED
-        if broken.reason is Reason.BUILDER_UNAVAILABLE
-        else broken.reason,
-        message=f"{broken.message} It was tried {attempts} times.",
-        step=broken.step,
-        line=broken.line,
-        exit_code=broken.exit_code,
-        retryable=True,
-        log_tail=broken.log_tail,
-    )

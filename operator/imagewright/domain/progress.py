@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from imagewright.domain.redact import clip, printable, redact, tail
 
-TAIL_BYTES = 4096
+TAIL_BYTES = 3072
+"""Of a step's output in a status; JSON makes up to a third more of it."""
 STEP_BYTES = 256
 MOST_TAILS = 64
 """Steps whose output is kept; a build with more of them forgets the oldest."""
@@ -111,7 +112,7 @@ class Progress:
         return (own or failed or [Step("", "")])[0].id
 
     def log_tail(self, step: str = "", secrets: Iterable[str] = ()) -> str:
-        """The last lines of `step`, or of the step that spoke last: 4 KiB of clean text."""
+        """The last lines of `step`, or of the step that spoke last: 3 KiB of clean text."""
         raw = self._tails.get(step) or next(reversed(self._tails.values()), None)
         if not raw:
             return ""

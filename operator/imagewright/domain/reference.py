@@ -5,11 +5,10 @@ colon or capitals, or `localhost`, is a registry; without one it is Docker Hub; 
 `latest`.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from imagewright.api.text import IMAGE
+from imagewright.api.text import IMAGE, compiled
 
 HUB, HUB_NAMESPACE = "docker.io", "library"
 
@@ -51,7 +50,7 @@ def parse(text: str) -> Reference:
         raise InvalidReference(
             f"{text!r} carries a digest: a name to push has a tag only, such as app:1.2."
         )
-    if not re.search(IMAGE, text, re.ASCII):
+    if not compiled(IMAGE).search(text):
         raise InvalidReference(
             f"{text!r} is no image name: write [registry/]repository[:tag] in lower case."
         )

@@ -31,7 +31,8 @@ from imagewright.domain.facts import Facts
 from imagewright.domain.outcome import Broken, Built, Outcome
 from imagewright.domain.redact import clip, redact
 
-MESSAGE_BYTES = 1024
+MESSAGE_BYTES, CONDITION_BYTES = 1024, 320
+"""Of a failure's message, and of a condition's: four of these make a status of 8 kB at most."""
 STALLING = frozenset(
     {
         Reason.BUILD_FAILED,
@@ -224,7 +225,7 @@ def _conditions(facts: Facts, succeeded: Truth, reason: Reason, message: str) ->
             type=kind,
             status=truth,
             reason=reason,
-            message=message,
+            message=clip(message, CONDITION_BYTES),
             observed_generation=facts.existing.metadata.generation,
             last_transition_time=_since(old.get(kind), truth, facts.now),
         )

@@ -70,8 +70,9 @@ class BuildReconciler:
         """One pass; True where it changed what there is to see and the next must follow."""
         facts = self._look(uid)
         decision = decide(facts)
-        if isinstance(decision, Begin):
-            # The claim is the write: only who has it may build.
+        if isinstance(decision, Begin | Retry):
+            # The claim is the write: only who has it may build. And an attempt that broke is
+            # remembered until it has been told.
             await self._report(facts, decision)
             self._act(facts, decision)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 log = structlog.get_logger("workqueue")
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds after a key's first failure in a row, and at most."""
 
 

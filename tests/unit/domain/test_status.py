@@ -1,0 +1,177 @@
+"""What a status says for each decision, as tools read it."""
+
+import json
+
+import pytest
+
+from imagewright.api.imagebuild import ImageBuildStatus, Phase
+from imagewright.api.reason import Reason
+from imagewright.domain.decide import (
+    Begin,
+    Decision,
+    Finish,
+    Keep,
+    Leave,
+    Retry,
+    Stop,
+    Wait,
+)
+from imagewright.domain.facts import Running
+from imagewright.domain.outcome import Broken, Built, Pushed
+from imagewright.domain.status import summarize
+from tests.support.makers import LATER, NOW, a_build, some_facts
+
+DIGEST = "sha256:" + "d" * 64
+BUILT = Built(DIGEST, DIGEST, (Pushed("r.example/a", "1", DIGEST, f"r.example/a@{DIGEST}"),), 1, 2)
+BROKEN = Broken(Reason.BUILD_FAILED, "exit code: 7.", "RUN x", 3, 7, log_tail="oh no\n")
+RUNNING = {"phase": "Running", "attempt": 1, "startTime": NOW.isoformat()}
+DECISIONS: dict[str, Decision] = {
+    "waits": Wait(Reason.QUEUED, "Waits."),
+    "runs": Begin("w", ""),
+    "rests": Retry(Broken(Reason.BUILDER_UNAVAILABLE, "Lost.", retryable=True), LATER),
+    "succeeded": Finish(BUILT),
+    "failed": Finish(BROKEN),
+    "failed, may pass later": Finish(Broken(Reason.REGISTRY_UNAVAILABLE, "Out.", retryable=True)),
+    "cancelled": Stop(Phase.CANCELLED, Reason.CANCELLED, "Cancelled."),
+    "suspended": Stop(Phase.SUSPENDED, Reason.SUSPENDED, "Suspended."),
+    "interrupted": Stop(Phase.PENDING, Reason.INTERRUPTED, "Down."),
+}
+CONDITIONS = {
+    "waits": ("Unknown", "Unknown", "Unknown", "True", None),
+    "runs": ("Unknown", "Unknown", "Unknown", "True", None),
+    "rests": ("Unknown", "Unknown", "Unknown", "True", None),
+    "succeeded": ("True", "True", "True", None, None),
+    "failed": ("False", "True", "False", None, "True"),
+    "failed, may pass later": ("False", "True", "False", None, None),
+    "cancelled": ("False", "True", "False", None, None),
+    "suspended": ("Unknown", "Unknown", "Unknown", None, None),
+    "interrupted": ("Unknown", "Unknown", "Unknown", "True", None),
+}
+KSTATUS = {
+    "waits": "InProgress",
+    "runs": "InProgress",
+    "rests": "InProgress",
+    "succeeded": "Current",
+    "failed": "Failed",
+    "failed, may pass later": "InProgress",
+    "cancelled": "InProgress",
+    "suspended": "InProgress",
+    "interrupted": "InProgress",
+}
+
+
+def status_of(name: str) -> ImageBuildStatus:
+    """The status that this decision leads to, from a running build."""
+    return summarize(some_facts(a_build(status=RUNNING)), DECISIONS[name])
+
+
+def truths(status: ImageBuildStatus) -> dict[str, str]:
+    """Condition types and what they say."""
+    return {condition.type: condition.status.value for condition in status.conditions}
+
+
+def kstatus(status: ImageBuildStatus, generation: int) -> str:
+    """The verdict of kstatus, by its published rules for a kind it does not know."""
+    said = truths(status)
+    if status.observed_generation != generation:
+        return "InProgress"
+    if said.get("Stalled") == "True":
+        return "Failed"
+    if said.get("Reconciling") == "True" or said.get("Ready") in ("False", "Unknown"):
+        return "InProgress"
+    return "Current"
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_the_conditions_say_it_to_every_tool(name: str) -> None:
+    said = truths(status_of(name))
+    kinds = ("Succeeded", "Complete", "Ready", "Reconciling", "Stalled")
+    assert tuple(said.get(kind) for kind in kinds) == CONDITIONS[name]
+    assert kstatus(status_of(name), generation=1) == KSTATUS[name]
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_a_status_speaks_of_one_generation_and_one_input(name: str) -> None:
+    status = status_of(name)
+    assert status.observed_generation == 1
+    assert all(condition.observed_generation == 1 for condition in status.conditions)
+    assert status.inputs_digest == some_facts(a_build()).inputs
+
+
+def test_a_failure_is_told_whole() -> None:
+    status = status_of("failed").dump()
+    assert status["phase"] == "Failed"
+    assert status["failure"] == {
+        "reason": "BuildFailed",
+        "message": "exit code: 7.",
+        "step": "RUN x",
+        "line": 3,
+        "exitCode": 7,
+        "retryable": False,
+    }
+    assert status["logTail"] == "oh no\n"
+    assert "claim" not in status
+
+
+def test_a_success_names_what_was_pushed() -> None:
+    status = status_of("succeeded").dump()
+    assert status["images"][0]["reference"] == f"r.example/a@{DIGEST}"
+    assert status["imageDigest"] == DIGEST
+    assert status["cache"] == {"cachedSteps": 1, "totalSteps": 2}
+    assert status["startTime"] == "2026-01-02T03:04:05Z"
+
+
+def test_the_time_of_a_condition_moves_only_when_it_flips() -> None:
+    running = a_build(status=summarize(some_facts(a_build()), Begin("w", "")).dump())
+    later = some_facts(running, now=LATER)
+    waiting = {c.type: c for c in summarize(later, Wait(Reason.NO_WORKER, "x")).conditions}
+    assert waiting["Succeeded"].last_transition_time == NOW
+    ended = {c.type: c for c in summarize(later, Finish(BUILT)).conditions}
+    assert ended["Succeeded"].last_transition_time == LATER
+
+
+def test_the_last_success_outlives_a_failure() -> None:
+    good = a_build(status=status_of("succeeded").dump())
+    failed = summarize(some_facts(good), Finish(BROKEN))
+    assert failed.last_success is not None
+    assert failed.last_success.image_digest == DIGEST
+
+
+def test_a_retry_is_the_next_attempt_from_the_same_start() -> None:
+    begun = summarize(some_facts(a_build(status=RUNNING), now=LATER), Begin("w", ""))
+    assert (begun.attempt, begun.start_time) == (2, NOW)
+    anew = summarize(
+        some_facts(a_build(status={**RUNNING, "inputsDigest": "other"}), now=LATER), Begin("w", "")
+    )
+    assert (anew.attempt, anew.start_time) == (1, LATER)
+
+
+def test_a_suspended_clock_stands_still() -> None:
+    assert status_of("suspended").start_time is None
+    assert status_of("interrupted").start_time == NOW
+
+
+def test_progress_is_told_every_ten_seconds_at_most() -> None:
+    facts = some_facts(a_build(status=RUNNING), now=LATER)
+    told = summarize(facts, Keep(Running(40, "RUN x", NOW)))
+    assert told.progress is not None
+    assert told.progress.percent == 40
+    soon = summarize(facts, Keep(Running(40, "RUN x", LATER)))
+    assert soon == facts.existing.status
+
+
+def test_an_edit_that_changes_no_input_is_followed_in_the_generation_only() -> None:
+    done = status_of("succeeded").dump()
+    edited = a_build(status=done, generation=2)
+    status = summarize(some_facts(edited), Leave())
+    assert status.observed_generation == 2
+    assert {condition.observed_generation for condition in status.conditions} == {2}
+    assert status.completion_time == NOW
+
+
+@pytest.mark.row("F71")
+def test_a_status_stays_small_whatever_it_is_told() -> None:
+    huge = "é" * 100_000
+    broken = Broken(Reason.BUILD_FAILED, huge, "s" * 256, 1, 1, log_tail="x\n" * 1536)
+    status = summarize(some_facts(a_build(status=RUNNING)), Finish(broken)).dump()
+    assert len(json.dumps(status, ensure_ascii=False).encode()) <= 8192
