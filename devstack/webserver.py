@@ -8,6 +8,11 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Literal
+
+Mode = Literal["w:gz", "w:xz", "w:bz2", "w:"]
+PACKED_AT = 1700000000.25
+"""A time with a fraction makes Python write PAX headers, in the PAX format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +29,13 @@ class Archive:
         self.server.server_close()
 
 
-def pack(files: Mapping[str, str]) -> bytes:
-    """The files as a tar.gz; equal files give equal bytes."""
+def pack(files: Mapping[str, str], mode: Mode = "w:gz", style: int = tarfile.GNU_FORMAT) -> bytes:
+    """The files as a tar archive, compressed as its mode says; equal files give equal bytes."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.GNU_FORMAT) as archive:
+    with tarfile.open(fileobj=buffer, mode=mode, format=style) as archive:
         for name, text in sorted(files.items()):
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(text.encode()), 0o644
+            entry.size, entry.mode, entry.mtime = len(text.encode()), 0o644, PACKED_AT
             archive.addfile(entry, io.BytesIO(text.encode()))
     return buffer.getvalue()
 

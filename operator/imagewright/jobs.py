@@ -102,6 +102,10 @@ class Jobs:
         elif work.lease is not None:
             work.lease.release()
 
+    def forget(self, uid: str) -> None:
+        """What has ended was told: remember nothing of it."""
+        self._works.pop(uid, None)
+
     async def quiet(self) -> None:
         """Wait until every cancelled task has ended."""
         if self._dying:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from devstack.builds import Builds, condition
 from devstack.gitserver import make_repository, serve_git
 from devstack.images import crane, files_of
 from devstack.operator import OperatorProcess
-from devstack.webserver import pack, serve
+from devstack.webserver import Mode, pack, serve
 from tests.support.stack import REPOSITORY, Kubectl
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -170,6 +171,28 @@ async def test_an_archive_and_a_bare_dockerfile_are_built_from_a_url(
         assert files_of(stack, image)["own.txt"] == b"hello\n"
     finally:
         served.stop()
+
+
+@pytest.mark.row("seed-20")
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2", "w:"])
+async def test_an_archive_is_known_however_it_is_compressed(builds: Builds, mode: Mode) -> None:
+    served = serve({"/context": pack(HELLO, mode)}, "/context")
+    try:
+        await builds.create("packed", {"source": {"http": {"url": served.url}}})
+        assert (await builds.ended("packed")).status["phase"] == "Succeeded"
+    finally:
+        served.stop()
+
+
+async def test_a_pax_archive_that_is_not_compressed_is_refused_with_advice(builds: Builds) -> None:
+    served = serve({"/context": pack(HELLO, "w:", tarfile.PAX_FORMAT)}, "/context")
+    try:
+        await builds.create("pax", {"source": {"http": {"url": served.url}}})
+        failure = (await builds.ended("pax")).status["failure"]
+    finally:
+        served.stop()
+    assert failure["reason"] == "SourceUnavailable"
+    assert "GNU format" in failure["message"]
 
 
 @pytest.mark.row("seed-18")

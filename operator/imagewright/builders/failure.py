@@ -74,6 +74,13 @@ SIGNS: tuple[Sign, ...] = (
         "The download is not what spec.source.http.sha256 says: correct the digest or the URL.",
     ),
     _sign(
+        # The daemon looks at 1 KiB of a download, and a plain PAX archive begins with more.
+        r"unknown instruction: \./\./@PaxHeader",
+        Reason.SOURCE_UNAVAILABLE,
+        "The download is a PAX archive, which the worker takes for a Dockerfile: compress it, or "
+        "write it in GNU format.",
+    ),
+    _sign(
         r"repository does not contain ref|couldn't find remote ref|invalid git ref|"
         r"did not match any file\(s\) known to git",
         Reason.SOURCE_UNAVAILABLE,

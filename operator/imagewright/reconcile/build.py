@@ -133,7 +133,7 @@ class BuildReconciler:
             await self._write(facts.build, patch)
             self._written(facts.build, status)
         if isinstance(decision, Finish):
-            self._world.jobs.cancel(facts.uid)
+            self._world.jobs.forget(facts.uid)
         elif isinstance(decision, Keep) and "progress" in patch:
             self._world.jobs.reported(facts.uid)
 
