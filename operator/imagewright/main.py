@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,7 +78,7 @@ async def run(settings: Settings) -> None:
         address = (settings.ops.host, settings.ops.port)
         port = await stack.enter_async_context(serve_ops(address, metrics, operator.not_ready))
         log.info("Operator began", ops_port=port, workers=[worker.name for worker in workers])
-        async with background(operator):
+        async with background(operator, stop.set):
             await stop.wait()
             await _drain(operator, settings.drain_seconds)
     log.info("Operator ended")
@@ -142,13 +142,19 @@ def _wired(settings: Settings, cluster: KubeClient, pool: Pool, metrics: Metrics
 
 
 @asynccontextmanager
-async def background(operator: Operator) -> AsyncIterator[None]:
-    """Watch, reconcile, look after the workers while the context is open."""
+async def background(operator: Operator, broken: Callable[[], None]) -> AsyncIterator[None]:
+    """Watch, reconcile, look after the workers while the context is open.
+
+    None of these ends by itself: `broken` is called where one does, and its error is raised at the
+    end, so that a Pod is started anew instead of living on by halves.
+    """
     tasks = [
         asyncio.create_task(operator.queue.run(), name="queue"),
         asyncio.create_task(operator.pool.run(), name="pool"),
         asyncio.create_task(operator.resync.run(), name="resync"),
     ]
+    for task in tasks:
+        task.add_done_callback(lambda _: broken())
     operator.watch.start()
     try:
         yield

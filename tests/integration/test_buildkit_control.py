@@ -5,12 +5,15 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 import devstack
+from devstack.builds import Builds, condition
 from devstack.components import Place, buildkitd
+from devstack.operator import start_operator
 from devstack.server import Command, Server, await_ready, free_port, start
 from imagewright.clients.buildkit import definition
 from imagewright.clients.buildkit.channel import Tls
@@ -165,3 +168,45 @@ async def test_a_certificate_that_is_not_right_is_refused(secure: SecureDaemon, 
     with pytest.raises(Unreachable if how == "plain text" else TLSRefused):
         await client.info()
     await client.close()
+
+
+@pytest.mark.row("F35")
+@pytest.mark.parametrize(("name", "phase"), [("worker.test", "Succeeded"), ("other", "Pending")])
+async def test_the_operator_shows_its_certificate_and_checks_the_workers(
+    stack: devstack.Stack,
+    builds: Builds,
+    secure: SecureDaemon,
+    tmp_path: Path,
+    name: str,
+    phase: str,
+) -> None:
+    client = secure.client()
+    files = {"ca": client.ca, "cert": client.cert, "key": client.key}
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content or b"")
+    tls = {**{file: str(tmp_path / file) for file in files}, "serverName": name}
+    operator = await asyncio.to_thread(
+        start_operator,
+        tmp_path / "operator",
+        stack.operator_kubeconfig,
+        namespaces=[builds.namespace],
+        pool={"workers": [secure.address], "tls": tls},
+    )
+    try:
+        dockerfile = {"Dockerfile": "FROM scratch\nLABEL tls=yes\n"}
+        await builds.create("tls", {"source": {"inline": {"files": dockerfile}}})
+        seen = await builds.until(
+            "tls",
+            lambda one: (
+                one.status.get("phase") == phase
+                and (phase == "Succeeded" or "certificates" in told(one.body))
+            ),
+        )
+        assert phase == "Succeeded" or condition(seen.body, "Succeeded")["reason"] == "NoWorker"
+    finally:
+        await asyncio.to_thread(operator.stop)
+
+
+def told(body: dict[str, Any]) -> str:
+    """The message of the condition that says how it is."""
+    return str(condition(body, "Succeeded").get("message", ""))

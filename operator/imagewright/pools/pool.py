@@ -81,17 +81,16 @@ class Pool:
             await worker.rest(seconds * random.uniform(0.8, 1.2))  # noqa: S311  # no secret
 
     async def _look(self, worker: Worker) -> None:
-        before = worker.up
+        before = (worker.up, worker.trouble)
         try:
             await worker.probe()
         except Error as error:
             worker.up, worker.trouble = False, error.message
         else:
             worker.up, worker.trouble = True, ""
-        if worker.up == before and worker.up:
+        if before == (worker.up, worker.trouble):
             return
-        if worker.up != before:
-            log.info("Worker changed", worker=worker.name, up=worker.up, why=worker.trouble)
+        log.info("Worker changed", worker=worker.name, up=worker.up, why=worker.trouble)
         up = [one for one in self.workers if one.up]
         self._metrics.workers.labels(self.name).set(len(up))
         self._metrics.slots.labels(self.name).set(sum(one.slots for one in up))
