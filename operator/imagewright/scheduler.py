@@ -52,7 +52,7 @@ class Scheduler:
         if not any(waiting == uid for _, waiting in self._queue):
             return None
         if trouble := self._pool.trouble():
-            return Waiting(Reason.NO_WORKER, f"{trouble} It begins by itself when one does.")
+            return Waiting(Reason.NO_WORKER, trouble)
         taken = sum(worker.leased for worker in self._pool.workers)
         return Waiting(
             Reason.QUEUED, f"Waits for a slot: all {taken} of pool {self._pool.name} are taken."

@@ -149,7 +149,7 @@ def _solve_error(error: SolveError) -> Error:
             details.vertex, details.line, details.exit_code
         )
     sign = sign_of(error)
-    message = f"{_sentence(error.message)} {sign.advice}".strip()
+    message = _told(sign.advice, error.message)
     if sign.retryable:
         return Unavailable(message, sign.reason)
     return Failed(message, sign.reason).at(details.vertex, details.line, None)
@@ -168,14 +168,15 @@ def sign_of(error: SolveError) -> Sign:
 def _process_failed(error: SolveError, exit_code: int) -> Failed:
     if exit_code == KILLED:
         return Failed(
-            f"{_sentence(error.message)} It was killed, most likely for want of memory.",
+            _told("The step was killed, most likely for want of memory.", error.message),
             Reason.OUT_OF_MEMORY,
         )
-    return Failed(
-        f"{_sentence(error.message)} What it printed is in status.logTail.", Reason.BUILD_FAILED
-    )
+    advice = f"A step ended with exit code {exit_code}: what it printed is in status.logTail."
+    return Failed(_told(advice, error.message), Reason.BUILD_FAILED)
 
 
-def _sentence(text: str) -> str:
+def _told(advice: str, text: str) -> str:
+    """What to do, then BuildKit's own words: these can be long, and are what is cut off."""
     text = " ".join(text.split())
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    words = text if text.endswith((".", "!", "?")) else f"{text}."
+    return f"{advice} BuildKit said: {words}" if advice else words

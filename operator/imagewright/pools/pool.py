@@ -69,7 +69,7 @@ class Pool:
         if any(worker.up for worker in self.workers):
             return ""
         told = "; ".join(f"{one.name}: {one.trouble or 'not asked yet'}" for one in self.workers)
-        return f"No worker of pool {self.name} answers ({told})."
+        return f"No worker of pool {self.name} answers; it begins by itself when one does. {told}."
 
     async def _look_after(self, worker: Worker) -> None:
         pause = RETRY_SECONDS[0]
