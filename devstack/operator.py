@@ -44,8 +44,9 @@ class OperatorProcess:
         self.process.wait()
 
     def events(self) -> list[dict[str, Any]]:
-        """The log's lines."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
+        """The log's lines; the one that is being written is not read yet."""
+        whole = self.log.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in whole if line[:1] == "{"]
 
 
 def start_operator(directory: Path, kubeconfig: Path | str, **settings: Any) -> OperatorProcess:
