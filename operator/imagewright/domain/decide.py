@@ -337,6 +337,11 @@ def rest_after(attempts: int) -> timedelta:
     return min(timedelta(seconds=2 ** max(0, attempts - 1)), LONGEST_REST)
 
 
+def progress_due(facts: Facts, decision: Keep) -> bool:
+    """Whether progress may be written again."""
+    return facts.now - decision.running.reported_at >= PROGRESS_EVERY
+
+
 def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
     """When this build must be looked at again even if nothing happens."""
     match decision:
@@ -346,6 +351,8 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return facts.state.until
         case Leave():
             return expiry(facts)
+        case Stop() if decision.phase not in FINAL:
+            return None
         case Finish() | Stop():
             ttl = facts.existing.spec.ttl_seconds_after_finished
             return None if ttl is None else facts.now + timedelta(seconds=ttl)

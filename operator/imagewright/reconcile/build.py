@@ -23,6 +23,7 @@ from imagewright.domain.decide import (
     Wait,
     decide,
     look_again_at,
+    progress_due,
 )
 from imagewright.domain.facts import Closing, Facts
 from imagewright.domain.patch import merge_patch
@@ -134,7 +135,8 @@ class BuildReconciler:
             self._written(facts.build, status)
         if isinstance(decision, Finish):
             self._world.jobs.forget(facts.uid)
-        elif isinstance(decision, Keep) and "progress" in patch:
+        elif isinstance(decision, Keep) and progress_due(facts, decision):
+            # Due counts as told even where nothing was new: else it would be due again at once.
             self._world.jobs.reported(facts.uid)
 
     async def _write(self, build: ImageBuild, patch: dict[str, object]) -> None:

@@ -1,5 +1,6 @@
 """The newest we know of every build that is not over, from the watch, the list and our writes."""
 
+import sys
 from collections.abc import Callable
 
 import structlog
@@ -66,8 +67,9 @@ class Store:
             del self._over[next(iter(self._over))]
 
     def drop(self, uid: str) -> None:
-        """The object is gone."""
+        """The object is gone; a uid never comes back, whatever late answer still names it."""
         self._builds.pop(uid, None)
+        self._remember(uid, sys.maxsize)
         self._wake(uid)
 
 
