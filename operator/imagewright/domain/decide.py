@@ -351,11 +351,8 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return facts.state.until
         case Leave():
             return expiry(facts)
-        case Stop() if decision.phase not in FINAL:
-            return None
         case Finish() | Stop():
-            ttl = facts.existing.spec.ttl_seconds_after_finished
-            return None if ttl is None else facts.now + timedelta(seconds=ttl)
+            return _expiry_of(facts, decision)
         case Keep():
             due = [decision.running.reported_at + PROGRESS_EVERY, deadline(facts)]
             return min(moment for moment in due if moment is not None)
@@ -365,3 +362,11 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return deadline(facts)
         case _:
             return None
+
+
+def _expiry_of(facts: Facts, decision: Finish | Stop) -> datetime | None:
+    """When the object that this decision ends will expire; None where it is kept or paused."""
+    ttl = facts.existing.spec.ttl_seconds_after_finished
+    if ttl is None or (isinstance(decision, Stop) and decision.phase not in FINAL):
+        return None
+    return facts.now + timedelta(seconds=ttl)
