@@ -42,9 +42,11 @@ def _status(name: str) -> int:
     stack = _known(name)
     if stack is None:
         return 1
-    for server in stack.servers.values():
-        print(f"{server.name:16} {server.pid:8} {'up' if server.alive else 'down':5} {server.log}")
-    return 0 if all(server.alive for server in stack.servers.values()) else 1
+    answers = stack.answers()
+    for part, server in stack.servers.items():
+        state = "up" if answers[part] else "hung" if server.alive else "down"
+        print(f"{part:16} {server.pid:8} {state:5} {server.log}")
+    return 0 if all(answers.values()) else 1
 
 
 def _env(name: str) -> int:
@@ -84,7 +86,12 @@ def _known(name: str) -> Stack | None:
             f"devstack: the stack {name} is not up: run `python -m devstack up`.", file=sys.stderr
         )
         return None
-    return load(name, binaries(lambda line: print(line, file=sys.stderr)))
+    stack = load(name, binaries(lambda line: print(line, file=sys.stderr)))
+    if stack is None:
+        print(
+            f"devstack: the stack {name} is half up: run `up` again, or `down`.", file=sys.stderr
+        )
+    return stack
 
 
 COMMANDS = {"up": _up, "down": _down, "status": _status, "env": _env, "doctor": _doctor}

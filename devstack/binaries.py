@@ -96,7 +96,7 @@ def build(program: Program) -> Path:
     """Build the program into the cache; never twice at once. Raises MissingProgramError."""
     target = cached(program)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent / "lock"):
+    with locked(target.parent / "lock"):
         if target.is_file():
             return target
         log, fresh = target.with_suffix(".log"), target.with_suffix(".new")
@@ -178,7 +178,8 @@ def _new_enough(path: str, version: str) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time; the lock of a process that is killed goes with it."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -28,7 +28,7 @@ def admin_kubeconfig(server: ApiServer, path: Path) -> Path:
     return _kubeconfig(server, ADMIN_TOKEN, path)
 
 
-def operator_kubeconfig(server: ApiServer, tools: dict[str, Path], folder: Path) -> Path:
+def operator_kubeconfig(tools: dict[str, Path], folder: Path) -> Path:
     """Install what the chart renders of kinds and roles; a kubeconfig of its service account.
 
     So the operator runs under the very role that is shipped, and a right that is missing there is
@@ -41,10 +41,19 @@ def operator_kubeconfig(server: ApiServer, tools: dict[str, Path], folder: Path)
     run([*kubectl, "apply", "--server-side", "--force-conflicts", f"--filename={rendered}"])
     run([*kubectl, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
     _await_served([*kubectl, "get", "imagebuilds", "--all-namespaces"])
+    return renew_token(tools, folder)
+
+
+def renew_token(tools: dict[str, Path], folder: Path) -> Path:
+    """The operator's kubeconfig with a token that is good for a day. Raises RuntimeError."""
+    admin, path = folder / "admin.kubeconfig", folder / "operator.kubeconfig"
+    kubectl = [str(tools["kubectl"]), f"--kubeconfig={admin}", "--request-timeout=5s"]
     token = run(
         [*kubectl, "create", "token", ACCOUNT, f"--namespace={NAMESPACE}", "--duration=24h"]
     )
-    return _kubeconfig(server, token.strip(), folder / "operator.kubeconfig")
+    config = json.loads(admin.read_text())
+    config["users"][0]["user"]["token"] = token.strip()
+    return _write(config, path)
 
 
 def run(command: list[str], text: str | None = None) -> str:
@@ -90,6 +99,12 @@ def _kubeconfig(server: ApiServer, token: str, path: Path) -> Path:
         "contexts": [{"name": "devstack", "context": {"cluster": "devstack", "user": "devstack"}}],
         "current-context": "devstack",
     }
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(content))
-    return path
+    return _write(content, path)
+
+
+def _write(content: dict[str, Any], path: Path) -> Path:
+    # At once: an operator that starts just now must not read half of it.
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps(content))
+    return fresh.rename(path)

@@ -1,5 +1,6 @@
 """One server process: started with a log, known again by pid and start time, stopped."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ from typing import Any
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.05
+MARK = "DEVSTACK_FOLDER"
+"""Set for every server, so that one of which no record was kept is still found."""
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
 
 
@@ -32,7 +35,7 @@ class Server:
     @property
     def alive(self) -> bool:
         """Whether this very process runs."""
-        return self.pid > 0 and birth(self.pid) == self.born
+        return self.born > 0 and birth(self.pid) == self.born
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """SIGTERM, then SIGKILL; what else runs in its process group goes with it."""
@@ -42,14 +45,16 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL to the process group, and wait for the end."""
-        if self.alive:
-            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may end between the look and the signal
+            if self.alive:
+                os.killpg(self.pid, signal.SIGKILL)
         self._ended_within(STOP_SECONDS)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it is still the same one."""
-        if self.alive:
-            os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            if self.alive:
+                os.kill(self.pid, number)
 
     def as_json(self) -> dict[str, Any]:
         """For the stack's state file."""
@@ -90,7 +95,7 @@ def start(command: Command, directory: Path) -> Server:
             stdout=output,
             stderr=output,
             cwd=directory,
-            env={**os.environ, **command.environment},
+            env={**os.environ, **command.environment, MARK: str(directory)},
             start_new_session=True,
         )
     _children[child.pid] = child
@@ -100,16 +105,31 @@ def start(command: Command, directory: Path) -> Server:
 def await_ready(command: Command, server: Server, seconds: float = READY_SECONDS) -> Server:
     """The server, once ready. Raises ServerError, with its log, where it ends or is too slow."""
     deadline = time.monotonic() + seconds
-    while not command.ready():
-        child = _children.get(server.pid)
-        ended = child is not None and child.poll() is not None
+    while True:
+        # Alive first: what answers on the port of a server that ended is somebody else.
+        ended = not server.alive
+        if not ended and command.ready():
+            return server
         if ended or time.monotonic() > deadline:
             what = "ended" if ended else f"was not ready within {seconds:.0f} s"
             server.stop()
             tail = Path(server.log).read_text(errors="replace")[-2000:]
             raise ServerError(f"{server.name} {what}. The end of {server.log}:\n{tail}")
         time.sleep(LOOK_SECONDS)
-    return server
+
+
+def started_in(folder: Path) -> list[Server]:
+    """Every server that was started in that folder and still leads its session."""
+    mark = f"{MARK}={folder}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # A process may end while we look, or belong to another user: then it is none of ours.
+        with contextlib.suppress(OSError):
+            pid = int(process.name)
+            if mark in (process / "environ").read_bytes().split(b"\0") and os.getsid(pid) == pid:
+                name = (process / "comm").read_text().strip()
+                found.append(Server(name, pid, birth(pid), str(folder / f"{name}.log")))
+    return found
 
 
 def birth(pid: int) -> int:

@@ -4,17 +4,28 @@ import json
 import shutil
 import signal
 import subprocess
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devstack.base_image import push_base_image
-from devstack.binaries import CACHE, Say, binaries
+from devstack.binaries import CACHE, Say, binaries, locked
 from devstack.components import ApiServer, Place, buildkitd, etcd, registry
+from devstack.containers import remove_containers
 from devstack.debian import install_missing
-from devstack.identity import admin_kubeconfig, operator_kubeconfig
-from devstack.server import Command, Server, ServerError, await_ready, free_port, start
+from devstack.identity import admin_kubeconfig, operator_kubeconfig, renew_token
+from devstack.server import (
+    Command,
+    Server,
+    ServerError,
+    await_ready,
+    free_port,
+    start,
+    started_in,
+)
 
 RUN = CACHE / "run"
+ANSWER_SECONDS = 5.0
 STOP_SECONDS = 2.0
 """kube-apiserver would wait a minute for its clients; nothing here is worth that."""
 TRIES = 3
@@ -40,46 +51,91 @@ class Stack:
         """A base with a shell, in the stack's own registry."""
         return f"{self.registry}/busybox:latest"
 
+    def answers(self) -> dict[str, bool]:
+        """Server by server, whether it lives and serves; etcd is asked through the API server."""
+        kubectl = [str(self.binaries["kubectl"]), f"--kubeconfig={self.kubeconfig}"]
+        api = _succeeds([*kubectl, "get", "--raw", "/readyz"])
+        asked = {
+            "etcd": api,
+            "registry": _succeeds(
+                [str(self.binaries["crane"]), "catalog", self.registry, "--insecure"]
+            ),
+            "buildkitd": _succeeds(
+                [str(self.binaries["buildctl"]), "--addr", self.buildkit, "debug", "workers"]
+            ),
+            "kube-apiserver": api,
+        }
+        return {name: one.alive and asked[name] for name, one in self.servers.items()}
+
     def start_buildkitd(self) -> Server:
         """A new buildkitd at the old address and root, after the last one was ended."""
         place = Place(self.binaries["buildkitd"], self.folder)
-        command = buildkitd(place, self.buildkit, (self.registry,))
-        return await_ready(command, start(command, self.folder))
+        return self._restart(buildkitd(place, self.buildkit, (self.registry,)))
 
     def start_registry(self) -> Server:
         """A new registry at the old address with the old content."""
         port = int(self.registry.rpartition(":")[2])
-        command = registry(Place(self.binaries["registry"], self.folder), port)
-        return await_ready(command, start(command, self.folder))
+        return self._restart(registry(Place(self.binaries["registry"], self.folder), port))
+
+    def _restart(self, command: Command) -> Server:
+        server = await_ready(command, start(command, self.folder))
+        self.servers[command.name] = server
+        servers = list(self.servers.values())
+        _write_state(self.folder, servers, buildkit=self.buildkit, registry=self.registry)
+        return server
 
 
 def up(name: str = "default", say: Say = print) -> Stack:
     """The stack of that name: the one that runs, or a new one. Raises ServerError and its like."""
     install_missing(say)
     tools = binaries(say)
-    running = load(name, tools)
-    if running is not None and all(server.alive for server in running.servers.values()):
-        say(f"The stack {name} is up.")
-        return running
-    down(name)
+    with _locked(name):
+        running = load(name, tools)
+        if running is not None and all(running.answers().values()):
+            renew_token(tools, running.folder)
+            say(f"The stack {name} is up.")
+            return running
+        _take_down(name)
+        return _start_afresh(name, tools)
+
+
+def _start_afresh(name: str, tools: dict[str, Path]) -> Stack:
     for left in range(TRIES - 1, -1, -1):
         try:
             return _start(name, tools)
         except ServerError:
-            down(name)
+            # The error names the logs, so the last try leaves them.
+            _take_down(name, keep_logs=not left)
             if not left:
                 raise
+        except BaseException:
+            _take_down(name, keep_logs=True)
+            raise
     raise AssertionError("the last try raises or returns")
 
 
 def down(name: str = "default", *, keep_logs: bool = False) -> None:
     """Stop the stack, whatever state it is in, and remove its files (but logs, where asked)."""
+    with _locked(name):
+        _take_down(name, keep_logs=keep_logs)
+
+
+def _locked(name: str) -> AbstractContextManager[None]:
+    """Two that start or stop the same stack at once would each lose the other's servers."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    return locked(RUN / f"{name}.lock")
+
+
+def _take_down(name: str, *, keep_logs: bool = False) -> None:
     folder = RUN / name
-    servers = _servers(folder)
-    for server in servers:
+    # The state file says what `up` started; a restarted server, and one that was started
+    # when `up` was killed, are known by their environment only.
+    servers = {server.pid: server for server in [*_servers(folder), *started_in(folder)]}
+    for server in servers.values():
         server.signal(signal.SIGTERM)
-    for server in servers:
+    for server in servers.values():
         server.stop(STOP_SECONDS)
+    remove_containers(folder)
     unmount(folder)
     if not folder.exists():
         return
@@ -129,7 +185,7 @@ def _start(name: str, tools: dict[str, Path]) -> Stack:
     ]
     _start_all(commands, folder)
     admin_kubeconfig(api, folder / "admin.kubeconfig")
-    operator_kubeconfig(api, tools, folder)
+    operator_kubeconfig(tools, folder)
     push_base_image(tools, address, f"{host}/busybox:latest", folder)
     _write_state(folder, _servers(folder), buildkit=address, registry=host)
     stack = load(name, tools)
@@ -146,6 +202,14 @@ def _start_all(commands: list[Command], folder: Path) -> None:
         _write_state(folder, servers)
     for command, server in zip(commands, servers, strict=True):
         await_ready(command, server)
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return ended.returncode == 0
 
 
 def _write_state(folder: Path, servers: list[Server], **more: str) -> None:
