@@ -11,6 +11,7 @@ import devstack
 from bench.processes import appeared, vanished
 from devstack.builds import Builds, condition
 from devstack.components import Place, buildkitd, registry
+from devstack.containers import remove_containers
 from devstack.operator import start_operator
 from devstack.server import await_ready, free_port, start
 from devstack.stack import unmount
@@ -100,7 +101,8 @@ async def test_builds_wait_for_a_worker_and_go_on_when_it_is_back(
         await asyncio.to_thread(operator.stop)
         if worker is not None:
             worker.stop()
-        unmount(tmp_path)  # What the killed one left.
+        remove_containers(tmp_path)  # What the killed one left, and its mounts.
+        unmount(tmp_path)
 
 
 @pytest.mark.row("F32")

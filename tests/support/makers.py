@@ -8,7 +8,7 @@ from typing import Any
 from imagewright.api.imagebuild import ImageBuild
 from imagewright.domain.facts import Facts, Job, JobState
 from imagewright.domain.plan import inputs_digest
-from imagewright.ports import Body, Conflict, Gone
+from imagewright.ports import Body, Conflict, Gone, Unavailable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = NOW + timedelta(hours=2)
@@ -64,6 +64,8 @@ class FakeCluster:
         self.bodies: dict[str, dict[str, Any]] = {}
         self.writes: list[Body] = []
         self.deleted: list[str] = []
+        self.out = 0
+        """So many writes are not answered."""
         self._version = 1
 
     def put(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +95,9 @@ class FakeCluster:
 
     async def patch_status(self, namespace: str, name: str, patch: Body) -> Body:
         """A merge patch with the resource version as its condition."""
+        if self.out:
+            self.out -= 1
+            raise Unavailable("The API server did not answer.")
         body = dict(await self.get_build(namespace, name))
         if patch["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict("Somebody else wrote first.")

@@ -132,3 +132,45 @@ async def test_a_worker_that_goes_away_takes_no_build_with_it() -> None:
     queue.workers[0].up = True
     queue.pool.changed()
     assert queue.scheduler.turn("a") == Granted("w0")
+
+
+async def test_a_thousand_builds_go_in_the_order_they_were_created_within_the_slots() -> None:
+    queue = Queue(2, 1)
+    ages = [f"{number * 617 % 1000:04}" for number in range(1000)]
+    for age in ages:
+        queue.scheduler.enter(f"uid-{age}", age)
+    first = ages[:3]
+    went: list[str] = []
+    while queue.woken:
+        uid = queue.woken.pop(0)
+        assert sum(worker.leased for worker in queue.workers) <= 3
+        queue.scheduler.take(uid).release()
+        went.append(uid.removeprefix("uid-"))
+    assert went[:3] == first
+    assert went[3:] == sorted(set(ages) - set(first))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("IMAGEWRIGHT_POOL__SLOTS", "many", "pool.slots"),
+        ("IMAGEWRIGHT_LOG_LEVEL", "loud", "log_level"),
+        ("IMAGEWRIGHT_OPS__PORT", "70000", "ops.port"),
+    ],
+    ids=["a word for a number", "an unknown level", "a port that is none"],
+)
+def test_a_wrong_variable_of_the_environment_is_named_by_its_key(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None)
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith("the environment: ")
+
+
+def test_without_a_file_and_with_an_empty_one_the_settings_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("")
+    assert load_settings(path) == load_settings(None)
+    assert load_settings(None).pool.workers == ["unix:///run/buildkit/buildkitd.sock"]

@@ -9,6 +9,7 @@ from imagewright.domain.redact import clip, printable, redact, tail
 TAIL_BYTES = 3072
 """Of a step's output in a status; JSON makes up to a third more of it."""
 STEP_BYTES = 256
+CREDENTIAL_BYTES = 512
 MOST_TAILS = 64
 """Steps whose output is kept; a build with more of them forgets the oldest."""
 EXPORT_SHARE = 10
@@ -87,7 +88,7 @@ class Progress:
         for step in advance.steps:
             self.steps[step.id] = step
             if step.running and not step.name.startswith(INTERNAL):
-                self.current = clip(redact(step.name), STEP_BYTES)
+                self.current = shown(step.name)
         for output in advance.outputs:
             self._keep(output)
         if advance.steps:
@@ -103,7 +104,7 @@ class Progress:
     def name_of(self, step: str) -> str:
         """The step's name for people; empty where it was never announced."""
         found = self.steps.get(step)
-        return clip(redact(found.name), STEP_BYTES) if found else ""
+        return shown(found.name) if found else ""
 
     def failed_step(self) -> str:
         """The id of the step that failed by itself, not of one that was stopped because of it."""
@@ -121,9 +122,8 @@ class Progress:
     def _keep(self, output: Output) -> None:
         # The step that spoke last is the last in the dictionary.
         kept = self._tails.pop(output.step, bytearray())
-        kept += output.data[-2 * TAIL_BYTES :]
-        del kept[: -2 * TAIL_BYTES]
-        self._tails[output.step] = kept
+        kept += output.data[-2 * TAIL_BYTES - 1 :]
+        self._tails[output.step] = kept if len(kept) <= 2 * TAIL_BYTES else cut(kept)
         if len(self._tails) > MOST_TAILS:
             del self._tails[next(iter(self._tails))]
 
@@ -135,3 +135,19 @@ class Progress:
         exporting = any(step.name.startswith(EXPORTING) for step in self.steps.values())
         built = (100 - EXPORT_SHARE) * done // len(counted)
         return max(built, 100 - EXPORT_SHARE) if exporting else built
+
+
+def shown(name: str) -> str:
+    """A step's name, fit for a status."""
+    return clip(redact(printable(name)), STEP_BYTES)
+
+
+def cut(output: bytearray) -> bytearray:
+    """The end of some output, without what may be the second half of a credential.
+
+    Credentials are masked by how they begin, so the line that was cut through is dropped; where
+    there is no other line, as many bytes as a credential may have.
+    """
+    end = output[-2 * TAIL_BYTES :]
+    whole = end.partition(b"\n")[2]
+    return whole or end[CREDENTIAL_BYTES:]

@@ -28,18 +28,26 @@ def printable(text: str) -> str:
 
 
 def clip(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, the end cut off and marked."""
-    raw = text.encode()
-    if len(raw) <= limit:
+    """At most `limit` bytes of printable text as JSON has it, the end cut off and marked."""
+    if json_bytes(text) <= limit:
         return text
-    return raw[: limit - 3].decode(errors="ignore") + "…"
+    kept = text.encode()[: limit - len("…".encode())].decode(errors="ignore")
+    while over := max(0, json_bytes(kept) + len("…".encode()) - limit):
+        kept = kept[: -(over + 1) // 2]
+    return kept + "…"
 
 
 def tail(text: str, limit: int) -> str:
-    """At most the last `limit` bytes of UTF-8, from the beginning of a line where there is one."""
-    raw = text.encode()
-    if len(raw) <= limit:
+    """At most the last `limit` bytes as JSON has them, from a line's beginning if it can be."""
+    if json_bytes(text) <= limit:
         return text
-    cut = raw[-limit:].decode(errors="ignore")
+    cut = text.encode()[-limit:].decode(errors="ignore")
+    while over := max(0, json_bytes(cut) - limit):
+        cut = cut[(over + 1) // 2 :]
     whole = cut.partition("\n")[2]
     return whole or cut
+
+
+def json_bytes(text: str) -> int:
+    """The bytes of a printable text inside a JSON string: some characters take an escape."""
+    return len(text.encode()) + sum(text.count(escaped) for escaped in '"\\\n\t')

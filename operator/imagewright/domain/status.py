@@ -29,7 +29,8 @@ from imagewright.domain.decide import (
 )
 from imagewright.domain.facts import Facts
 from imagewright.domain.outcome import Broken, Built, Outcome
-from imagewright.domain.redact import clip, redact
+from imagewright.domain.progress import shown
+from imagewright.domain.redact import clip, printable, redact
 
 MESSAGE_BYTES, CONDITION_BYTES = 1024, 320
 """Of a failure's message, and of a condition's: four of these make a status of 8 kB at most."""
@@ -135,7 +136,7 @@ def _failed(facts: Facts, broken: Broken) -> ImageBuildStatus:
         failure=Failure(
             reason=broken.reason,
             message=message,
-            step=broken.step or None,
+            step=shown(broken.step) or None,
             line=broken.line,
             exit_code=broken.exit_code,
             retryable=broken.retryable,
@@ -255,4 +256,4 @@ def _retry_message(decision: Retry) -> str:
 
 
 def _clean(message: str) -> str:
-    return clip(redact(message), MESSAGE_BYTES)
+    return clip(redact(printable(message)), MESSAGE_BYTES)

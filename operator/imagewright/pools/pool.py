@@ -81,14 +81,16 @@ class Pool:
             await worker.rest(seconds * random.uniform(0.8, 1.2))  # noqa: S311  # no secret
 
     async def _look(self, worker: Worker) -> None:
-        before = (worker.up, worker.trouble)
         try:
             await worker.probe()
         except Error as error:
-            worker.up, worker.trouble = False, error.message
+            found = (False, error.message)
         else:
-            worker.up, worker.trouble = True, ""
-        if before == (worker.up, worker.trouble):
+            found = (True, "")
+        # Read only now: the worker may have been suspected while it was asked.
+        before = (worker.up, worker.trouble)
+        worker.up, worker.trouble = found
+        if before == found:
             return
         log.info("Worker changed", worker=worker.name, up=worker.up, why=worker.trouble)
         up = [one for one in self.workers if one.up]

@@ -71,9 +71,10 @@ class BuildReconciler:
         """One pass; True where it changed what there is to see and the next must follow."""
         facts = self._look(uid)
         decision = decide(facts)
-        if isinstance(decision, Begin | Retry):
-            # The claim is the write: only who has it may build. And an attempt that broke is
-            # remembered until it has been told.
+        if isinstance(decision, Begin):
+            await self._begin(facts, decision)
+        elif isinstance(decision, Retry):
+            # An attempt that broke is remembered until it has been told.
             await self._report(facts, decision)
             self._act(facts, decision)
         else:
@@ -109,17 +110,25 @@ class BuildReconciler:
             case Prepare():
                 plan = make_plan(facts.existing.spec)
                 jobs.prepare(uid, facts.inputs, plan, scheduler.take(uid))
-            case Begin():
-                self._begin(facts, decision)
             case Retry():
                 jobs.rest(uid, facts.inputs, decision.until)
-            case Expire() | Leave() | Wait() | Keep() | Finish():
+            case Expire() | Leave() | Wait() | Keep() | Finish() | Begin():
                 return
 
-    def _begin(self, facts: Facts, decision: Begin) -> None:
+    async def _begin(self, facts: Facts, decision: Begin) -> None:
+        """Claim with a write, then run: only who has the claim may build.
+
+        The slot is taken first, so that nobody else can have it while the write is on its way.
+        """
         jobs, uid = self._world.jobs, facts.uid
         prepared = jobs.plan_of(uid)
         lease = jobs.lease_of(uid) if prepared else self._world.scheduler.take(uid)
+        try:
+            await self._report(facts, decision)
+        except BaseException:
+            jobs.cancel(uid)
+            lease.release()
+            raise
         plan = prepared or make_plan(facts.existing.spec).at(decision.revision)
         jobs.begin(uid, facts.inputs, ref_of(facts), (plan, lease))
         log.info("Build began", **_named(facts.existing), worker=decision.worker)

@@ -58,6 +58,9 @@ class Store:
             # The API server checks by the same rules, so the CRD is of another version than we
             # are.
             log.warning("An ImageBuild is not understood", uid=uid, fault=str(error))
+            # What was known of it is no longer true: whatever runs for that must end.
+            if self._builds.pop(uid, None) is not None:
+                self._wake(uid)
             return False
         return True
 

@@ -2,10 +2,25 @@
 
 import pytest
 
-from imagewright.backend import Backend
-from imagewright.builders.buildkit import attributes, context_of, exports, kept, older, request_of
+from imagewright.api.reason import Reason
+from imagewright.backend import BUILDKIT, Backend
+from imagewright.builders.buildkit import (
+    advance_of,
+    attributes,
+    built_of,
+    context_of,
+    exports,
+    kept,
+    older,
+    request_of,
+)
+from imagewright.builders.memory import MemoryBuilder
+from imagewright.clients.buildkit.proto import control_pb2
 from imagewright.clients.buildkit.proto.ops_pb2 import Definition, Op
+from imagewright.clients.buildkit.status import event_of
+from imagewright.domain.outcome import Built
 from imagewright.domain.plan import Directory, Git, Http, Inline, Order, Plan
+from imagewright.domain.progress import Advance, Output, Step
 from imagewright.domain.reference import parse_all
 from imagewright.ports import Rejected
 
@@ -133,3 +148,90 @@ def test_versions_are_compared_as_numbers(version: str, is_older: bool) -> None:
 def test_a_backend_without_a_builder_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="needs a builder"):
         Backend({})
+
+
+@pytest.mark.row("seed-8")
+async def test_a_backend_asks_the_builder_that_it_was_given() -> None:
+    builder = MemoryBuilder()
+    backend = Backend({BUILDKIT: builder})
+    plan = Plan(Git("https://git.example/app", "main"), images=("b:1", "a", "b:1"))
+    resolved = await backend.resolve(plan)
+    assert isinstance(resolved.source, Git)
+    assert len(resolved.source.commit) == 40
+    assert await backend.resolve(resolved) is resolved
+    built = await backend.build("ref", resolved, lambda _: None)
+    (order,) = builder.orders
+    assert (order.ref, order.plan) == ("ref", resolved)
+    assert [one.name for one in built.pushed] == ["docker.io/library/b", "docker.io/library/a"]
+
+
+@pytest.mark.row("seed-9")
+async def test_a_bad_name_is_refused_before_the_builder_is_asked() -> None:
+    builder = MemoryBuilder()
+    plan = Plan(Inline({}), images=("ok:1", "Not"))
+    with pytest.raises(Rejected) as caught:
+        await Backend({BUILDKIT: builder}).build("ref", plan, lambda _: None)
+    assert caught.value.reason is Reason.INVALID_REFERENCE
+    assert builder.orders == []
+
+
+@pytest.mark.row("seed-10")
+def test_an_answer_without_a_digest_is_a_build_without_an_output() -> None:
+    assert built_of(Order("r", Plan(Inline({}))), {}) == Built()
+
+
+def test_an_answer_gives_every_name_the_same_digest() -> None:
+    answer = {"containerimage.digest": "sha256:a", "containerimage.config.digest": "sha256:b"}
+    order = Order("r", Plan(Inline({})), parse_all(["r.example/a:1", "b"]))
+    built = built_of(order, answer)
+    assert (built.image_digest, built.image_id) == ("sha256:a", "sha256:b")
+    assert [one.reference for one in built.pushed] == [
+        "r.example/a@sha256:a",
+        "docker.io/library/b@sha256:a",
+    ]
+
+
+def test_an_event_of_the_daemon_becomes_steps_and_output() -> None:
+    message = control_pb2.StatusResponse()
+    message.vertexes.add(digest="sha256:s", name="[1/1] RUN x", cached=True, error="no")
+    message.logs.add(vertex="sha256:s", msg=b"said\n")
+    advance = advance_of(event_of(message))
+    assert advance == Advance(
+        (Step("sha256:s", "[1/1] RUN x", cached=True, error="no"),),
+        (Output("sha256:s", b"said\n"),),
+    )
+
+
+@pytest.mark.row("S12")
+@pytest.mark.row("S10")
+def test_no_text_of_a_user_becomes_an_attribute_of_another_name() -> None:
+    texts = dict.fromkeys(["push", "filename", "context"], "evil")
+    plan = Plan(Inline({"Dockerfile": ""}), build_args=texts, labels=texts, annotations=texts)
+    order = Order("r", plan, parse_all(["a"]))
+    request = request_of(order, context_of(plan), session="")
+    assert {name for name, value in request.attrs.items() if value == "evil"} == {
+        *(f"build-arg:{name}" for name in texts),
+        *(f"label:{name}" for name in texts),
+    }
+    assert request.exports[0].attrs["push"] == "true"
+    assert request.exports[0].attrs["name"] == "docker.io/library/a:latest"
+
+
+IGNORED = {
+    "nothing without an ignore file": ({}, {"a", "d/b", "Dockerfile"}),
+    "a file": ({".dockerignore": b"a\n"}, {".dockerignore", "d/b", "Dockerfile"}),
+    "a folder": ({".dockerignore": b"d\n"}, {".dockerignore", "a", "Dockerfile"}),
+    "all but one": ({".dockerignore": b"*\n!a\n"}, {"a"}),
+    "a comment is none": (
+        {".dockerignore": b"# a\n"},
+        {".dockerignore", "a", "d/b", "Dockerfile"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("more", "left"), IGNORED.values(), ids=IGNORED)
+def test_an_ignore_file_leaves_files_out_of_the_context(
+    more: dict[str, bytes], left: set[str]
+) -> None:
+    files = {"a": b"", "d/b": b"", "Dockerfile": b"", **more}
+    assert set(kept(files, "Dockerfile")) == left

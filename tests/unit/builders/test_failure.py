@@ -3,7 +3,7 @@
 import pytest
 
 from imagewright.api.reason import Reason
-from imagewright.builders.failure import translate
+from imagewright.builders.failure import SIGNS, Sign, sign_of, translate
 from imagewright.clients.buildkit.errors import (
     BuildKitError,
     Details,
@@ -76,6 +76,46 @@ TEXTS: dict[str, tuple[str, Reason, bool]] = {
         Reason.REGISTRY_UNAVAILABLE,
         True,
     ),
+    "the registry does not take the image": (
+        "failed to push r.example/a:1: unexpected status from PUT: 400 Bad Request",
+        Reason.REGISTRY_UNAVAILABLE,
+        False,
+    ),
+    "the registry stops answering in the middle": (
+        PUSH + "EOF",
+        Reason.REGISTRY_UNAVAILABLE,
+        True,
+    ),
+    "a port of 503 is no status": (
+        "failed to push r.example:503/a:1: manifest invalid",
+        Reason.REGISTRY_UNAVAILABLE,
+        False,
+    ),
+    "a Dockerfile that is empty": (
+        "the Dockerfile cannot be empty",
+        Reason.DOCKERFILE_INVALID,
+        False,
+    ),
+    "a stage that is not there": (
+        'target stage "nope" could not be found',
+        Reason.DOCKERFILE_INVALID,
+        False,
+    ),
+    "a repository that does not answer": (
+        "failed to load cache key: failed to fetch remote https://git.example/a: exit status 128",
+        Reason.SOURCE_UNAVAILABLE,
+        False,
+    ),
+    "a download that is not there": (
+        "failed to load cache key: invalid response status 404",
+        Reason.SOURCE_UNAVAILABLE,
+        False,
+    ),
+    "a base image that exists for other platforms": (
+        "no match for platform in manifest: not found",
+        Reason.SOURCE_UNAVAILABLE,
+        False,
+    ),
     "an entitlement": (
         "network.host is not allowed",
         Reason.FEATURE_UNSUPPORTED,
@@ -85,7 +125,6 @@ TEXTS: dict[str, tuple[str, Reason, bool]] = {
 }
 
 
-@pytest.mark.row("F30")
 @pytest.mark.parametrize(("text", "reason", "again"), TEXTS.values(), ids=TEXTS)
 def test_a_text_becomes_a_reason_and_a_sentence(text: str, reason: Reason, again: bool) -> None:
     error = translate(SolveError(text))
@@ -126,3 +165,26 @@ def test_every_error_of_the_client_has_a_meaning(
     found = translate(error)
     assert isinstance(found, kind)
     assert found.reason is reason
+
+
+def test_every_sign_is_given_by_some_text() -> None:
+    given = {sign_of(SolveError(text)) for text, _, _ in TEXTS.values()}
+    assert [sign.pattern.pattern for sign in SIGNS if sign not in given] == []
+
+
+@pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: sign.advice[:60])
+def test_an_advice_is_a_sentence(sign: Sign) -> None:
+    assert sign.advice.endswith(".")
+    assert sign.advice[0].isupper()
+
+
+@pytest.mark.row("F15")
+def test_an_exit_code_counts_more_than_what_the_step_printed() -> None:
+    error = translate(SolveError("no space left on device: exit code: 1", Details("s", 1, 1)))
+    assert error.reason is Reason.BUILD_FAILED
+    assert "exit code 1" in error.message
+
+
+def test_a_text_of_several_lines_becomes_one() -> None:
+    error = translate(SolveError("first:\n\tsecond\n\n third!"))
+    assert error.message == "first: second third!"

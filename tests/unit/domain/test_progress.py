@@ -1,6 +1,8 @@
 """Progress: what is made of the events of a build, however wild."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagewright.domain.progress import TAIL_BYTES, Advance, Output, Progress, Step
 
@@ -118,3 +120,73 @@ def test_a_listener_is_told_what_was_taken_in() -> None:
     advance = Advance(steps=(FIRST,))
     progress.apply(advance)
     assert heard == [advance]
+
+
+@pytest.mark.row("F70")
+def test_two_hundred_megabytes_of_output_are_held_in_a_few_kilobytes() -> None:
+    progress = printed(*([b"0123456789abcde\n" * 4096] * 3200))
+    assert len(progress.log_tail("a").encode()) <= TAIL_BYTES
+    assert sum(len(kept) for kept in progress._tails.values()) <= 2 * TAIL_BYTES
+
+
+@pytest.mark.row("F70")
+@pytest.mark.parametrize(
+    ("chunks", "tail"),
+    [
+        (["é\n".encode()[:1], "é\n".encode()[1:]], "é\n"),
+        ([b"\x1b[3", b"1mred\n"], "red\n"),
+        ([b"\x1b]0;title\x07shown\n"], "shown\n"),
+        ([b"https://me:pa", b"ss@host/x\n"], "https://***@host/x\n"),
+        ([b"\r", b"\nnext\n"], "\nnext\n"),
+    ],
+    ids=[
+        "a letter in two pieces is one letter",
+        "a colour in two pieces is dropped",
+        "a terminal's title is dropped",
+        "credentials in two pieces are masked",
+        "a line's end in two pieces is one end",
+    ],
+)
+def test_where_the_output_was_cut_does_not_matter(chunks: list[bytes], tail: str) -> None:
+    assert printed(*chunks).log_tail("a") == tail
+
+
+def test_the_step_that_spoke_last_is_shown_for_one_that_said_nothing() -> None:
+    progress = printed(b"a said\n")
+    progress.apply(Advance(outputs=(Output("b", b"b said\n"),)))
+    assert progress.log_tail("silent") == "b said\n"
+    progress.apply(Advance(outputs=(Output("a", b"again\n"),)))
+    assert progress.log_tail() == "a said\nagain\n"
+    assert Progress().log_tail("silent") == ""
+
+
+def test_a_step_is_named_briefly_and_without_credentials() -> None:
+    long = Step("1", f"[1/1] RUN curl https://me:pass@host/ {'é' * 400}", started=1.0)
+    progress = told(long)
+    assert "pass" not in progress.name_of("1")
+    assert len(progress.name_of("1").encode()) <= 256
+    assert progress.current == progress.name_of("1")
+    assert progress.name_of("unheard of") == ""
+
+
+times = st.none() | st.floats(0, 9)
+any_steps = st.builds(
+    Step,
+    st.sampled_from("abcd"),
+    st.sampled_from(["[1/2] RUN x", "[internal] load", "exporting to image", "pushing layers"]),
+    st.booleans(),
+    times,
+    times,
+    st.sampled_from(["", "exit code: 1"]),
+)
+
+
+@given(st.lists(any_steps))
+def test_the_percentage_stays_in_its_bounds_and_never_falls(steps: list[Step]) -> None:
+    progress = Progress()
+    seen = [0]
+    for step in steps:
+        progress.apply(Advance(steps=(step,)))
+        seen.append(progress.percent)
+    assert seen == sorted(seen)
+    assert seen[-1] <= 100

@@ -175,3 +175,98 @@ def test_a_status_stays_small_whatever_it_is_told() -> None:
     broken = Broken(Reason.BUILD_FAILED, huge, "s" * 256, 1, 1, log_tail="x\n" * 1536)
     status = summarize(some_facts(a_build(status=RUNNING)), Finish(broken)).dump()
     assert len(json.dumps(status, ensure_ascii=False).encode()) <= 8192
+
+
+CONTENT = ("failure", "logTail", "imageDigest", "images", "cache", "completionTime", "progress")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("runs", set()),
+        ("waits", set()),
+        ("suspended", set()),
+        ("succeeded", {"imageDigest", "images", "cache", "completionTime"}),
+        ("failed", {"failure", "logTail", "completionTime"}),
+        ("cancelled", {"completionTime"}),
+    ],
+)
+def test_nothing_of_an_earlier_run_shines_through(name: str, kept: set[str]) -> None:
+    old = {
+        **status_of("succeeded").dump(),
+        **status_of("failed").dump(),
+        "progress": {"percent": 4, "step": "RUN x"},
+    }
+    assert set(CONTENT) <= set(old)
+    status = summarize(some_facts(a_build(status=old)), DECISIONS[name]).dump()
+    assert {field for field in CONTENT if field in status} == kept
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_only_a_running_build_is_claimed(name: str) -> None:
+    claimed = {**RUNNING, "claim": {"holder": "old", "worker": "w", "ref": "r"}}
+    status = summarize(some_facts(a_build(status=claimed)), DECISIONS[name])
+    holder = status.claim.holder if status.claim else None
+    assert holder == ("me" if name == "runs" else None)
+
+
+def test_a_run_has_an_id_of_the_object_its_generation_and_attempt() -> None:
+    facts = some_facts(a_build(status={**RUNNING, "attempt": 2}, generation=7))
+    claim = summarize(facts, Begin("w", "")).claim
+    assert claim is not None
+    assert (claim.ref, claim.worker) == ("uid-1-7-3", "w")
+
+
+@pytest.mark.parametrize("name", ["waits", "rests", "interrupted", "failed", "cancelled"])
+def test_the_commit_of_this_run_is_kept_and_one_of_other_inputs_is_not(name: str) -> None:
+    resolved = {**RUNNING, "source": {"revision": "c" * 40}}
+    same = summarize(some_facts(a_build(status=resolved)), DECISIONS[name])
+    assert same.source is not None
+    assert (same.source.revision, same.attempt) == ("c" * 40, 1)
+    edited = a_build(status={**resolved, "inputsDigest": "sha256:old"})
+    other = summarize(some_facts(edited), DECISIONS[name])
+    assert (other.source, other.attempt, other.start_time) == (None, None, None)
+
+
+def test_an_edit_of_the_inputs_is_not_observed_before_something_is_done_about_it() -> None:
+    done = {**status_of("succeeded").dump(), "inputsDigest": "sha256:old"}
+    facts = some_facts(a_build(status=done, generation=2))
+    assert summarize(facts, Leave()) == facts.existing.status
+
+
+@pytest.mark.row("S14")
+@pytest.mark.parametrize("name", ["waits", "rests", "failed", "stopped"])
+def test_no_credential_reaches_a_status(name: str) -> None:
+    text = "fatal: https://me:hunter2@git.example/app?token=hunter2 Bearer hunter2hunter2."
+    told: dict[str, Decision] = {
+        "waits": Wait(Reason.NO_WORKER, text),
+        "rests": Retry(Broken(Reason.SOURCE_UNAVAILABLE, text, retryable=True), LATER),
+        "failed": Finish(Broken(Reason.SOURCE_UNAVAILABLE, text)),
+        "stopped": Stop(Phase.CANCELLED, Reason.CANCELLED, text),
+    }
+    status = summarize(some_facts(a_build(status=RUNNING)), told[name]).dump()
+    assert "git.example" in json.dumps(status)
+    assert "hunter2" not in json.dumps(status)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_failure_stalls_where_only_the_user_can_mend_it(reason: Reason) -> None:
+    said = truths(summarize(some_facts(a_build()), Finish(Broken(reason, "No."))))
+    ends = {
+        Reason.BUILD_FAILED,
+        Reason.DOCKERFILE_INVALID,
+        Reason.SOURCE_UNAVAILABLE,
+        Reason.INVALID_REFERENCE,
+        Reason.PUSH_UNAUTHORIZED,
+        Reason.FEATURE_UNSUPPORTED,
+        Reason.OUT_OF_MEMORY,
+        Reason.DEADLINE_EXCEEDED,
+    }
+    assert ("Stalled" in said) is (reason in ends)
+
+
+def test_a_build_without_names_says_that_nothing_was_pushed() -> None:
+    status = summarize(some_facts(a_build(status=RUNNING)), Finish(Built())).dump()
+    assert "Nothing was pushed" in status["conditions"][0]["message"]
+    assert not {"imageDigest", "imageID", "images"} & set(status)
+    assert status["lastSuccess"]["generation"] == 1

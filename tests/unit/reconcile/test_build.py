@@ -12,10 +12,12 @@ from imagewright.api.reason import Reason
 from imagewright.backend import BUILDKIT, Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.facts import Closing
+from imagewright.domain.outcome import Built
+from imagewright.domain.plan import Order
 from imagewright.jobs import Jobs
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
-from imagewright.ports import Failed, Unavailable
+from imagewright.ports import Failed, Report, Unavailable
 from imagewright.reconcile.build import BuildReconciler, World
 from imagewright.reconcile.resync import Resync
 from imagewright.reconcile.store import Store
@@ -24,12 +26,23 @@ from imagewright.scheduler import Scheduler
 from tests.support.makers import GIT, NOW, UID, FakeCluster, a_body
 
 
+class FaultyBuilder(MemoryBuilder):
+    """A memory builder with a fault of its own: it raises what no builder may."""
+
+    fault = "none"
+
+    async def build(self, order: Order, report: Report) -> Built:
+        if order.ref.partition("-")[0] == self.fault:
+            raise ZeroDivisionError("a fault of ours")
+        return await super().build(order, report)
+
+
 class Shell:
     """An operator without its edges; its clock stands still until it is moved."""
 
     def __init__(self, slots: int = 1) -> None:
         self.now = NOW
-        self.cluster, self.builder, self.metrics = FakeCluster(), MemoryBuilder(), Metrics()
+        self.cluster, self.builder, self.metrics = FakeCluster(), FaultyBuilder(), Metrics()
         self.queue = WorkQueue(self._work)
         self.store = Store(self.queue.add)
         self.jobs = Jobs(self.queue.add, self.clock, self.metrics)
@@ -93,18 +106,26 @@ class Shell:
             self.queue.add(uid)
 
 
+@contextlib.asynccontextmanager
+async def working(shell: Shell) -> AsyncIterator[Shell]:
+    """The shell with its queue running."""
+    running = asyncio.create_task(shell.queue.run())
+    try:
+        yield shell
+    finally:
+        for uid in shell.jobs.uids():
+            shell.jobs.cancel(uid)
+        await shell.jobs.quiet()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
 @pytest.fixture
 async def shell() -> AsyncIterator[Shell]:
     """A shell with one slot, whose queue runs."""
-    shell = Shell()
-    running = asyncio.create_task(shell.queue.run())
-    yield shell
-    for uid in shell.jobs.uids():
-        shell.jobs.cancel(uid)
-    await shell.jobs.quiet()
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    async with working(Shell()) as shell:
+        yield shell
 
 
 async def test_a_build_costs_two_writes(shell: Shell) -> None:
@@ -285,6 +306,222 @@ async def test_a_list_finds_what_the_watch_has_missed(shell: Shell) -> None:
     await Resync(shell.cluster, shell.store, 300).once()
     await shell.until(lambda: shell.builder.cancelled)
     await shell.until(lambda: len(shell.builder.orders) == 2)
+
+
+async def test_two_slots_run_two_builds_and_the_third_says_that_it_waits() -> None:
+    async with working(Shell(slots=2)) as shell:
+        shell.builder.go.clear()
+        for number in ("1", "2", "3"):
+            created = f"2026-01-02T03:0{number}:00Z"
+            shell.apply(name=f"b{number}", uid=number, creationTimestamp=created)
+        await shell.until(lambda: len(shell.builder.orders) == 2)
+        await shell.ended("Pending", "b3")
+        assert shell.worker.leased == 2
+        assert "all 2 of pool p are taken" in shell.status("b3")["conditions"][0]["message"]
+        shell.builder.go.set()
+        await shell.ended("Succeeded", "b3")
+
+
+@pytest.mark.row("seed-16")
+async def test_a_running_build_is_cancelled_by_annotation_and_says_why(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    body = shell.cluster.bodies["one"]
+    meta = {**body["metadata"], "annotations": {"imagewright.dev/cancel": "wrong branch"}}
+    shell.store.see(shell.cluster.put({**body, "metadata": meta}))
+    await shell.ended("Cancelled")
+    await shell.until(lambda: shell.builder.cancelled == ["uid-1-1-1"])
+    await shell.until(lambda: shell.worker.leased == 0)
+    assert "wrong branch" in shell.status()["conditions"][0]["message"]
+    assert shell.phases() == ["Running", "Cancelled"]
+
+
+async def test_a_cancel_after_the_end_changes_nothing_but_the_generation(shell: Shell) -> None:
+    shell.apply({"ttlSecondsAfterFinished": 60})
+    await shell.ended("Succeeded")
+    shell.edit(2, cancel=True)
+    await shell.until(lambda: shell.status()["observedGeneration"] == 2)
+    await shell.queue.idle()
+    assert shell.status()["phase"] == "Succeeded"
+    assert len(shell.builder.orders) == 1
+
+
+async def test_a_suspended_build_begins_when_it_is_let_go(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    shell.edit(2, suspend=True)
+    await shell.ended("Suspended")
+    await shell.until(lambda: shell.builder.cancelled == ["uid-1-1-1"])
+    assert "startTime" not in shell.status()
+    shell.builder.go.set()
+    shell.edit(3, suspend=False)
+    await shell.ended("Succeeded")
+    assert shell.status()["startTime"]
+
+
+async def test_a_build_that_is_out_of_time_is_stopped_and_failed(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply({"activeDeadlineSeconds": 5})
+    await shell.until(lambda: (UID, 5.0) in shell.looks)
+    shell.now += timedelta(seconds=5)
+    shell.queue.add(UID)
+    await shell.ended("Failed")
+    assert shell.status()["failure"]["reason"] == "DeadlineExceeded"
+    await shell.until(lambda: shell.builder.cancelled)
+    await shell.until(lambda: shell.worker.leased == 0)
+
+
+@pytest.mark.row("F23")
+async def test_an_end_that_meets_a_conflict_is_written_all_the_same(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    await shell.queue.idle()
+    shell.cluster.put(shell.cluster.bodies["one"])
+    shell.builder.go.set()
+    await shell.ended("Succeeded")
+    assert len(shell.builder.orders) == 1
+    assert shell.phases() == ["Running", "Succeeded"]
+
+
+@pytest.mark.row("F26")
+async def test_an_end_that_nobody_asks_for_any_more_is_forgotten(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    await shell.queue.idle()
+    shell.cluster.bodies.clear()
+    shell.builder.go.set()
+    await shell.until(lambda: shell.store.get(UID) is None)
+    await shell.until(lambda: not shell.jobs.uids())
+    assert shell.phases() == ["Running"]
+    assert shell.worker.leased == 0
+
+
+async def test_an_end_is_remembered_until_the_cluster_takes_it(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    await shell.queue.idle()
+    shell.cluster.out = 1
+    shell.builder.go.set()
+    await shell.ended("Succeeded")
+    assert shell.cluster.out == 0
+    assert len(shell.builder.orders) == 1
+
+
+async def test_nothing_runs_whose_claim_could_not_be_written(shell: Shell) -> None:
+    shell.cluster.out = 1
+    shell.apply()
+    await shell.until(lambda: shell.cluster.out == 0)
+    assert shell.builder.orders == []
+    await shell.ended("Succeeded")
+    assert shell.status()["attempt"] == 1
+    assert len(shell.builder.orders) == 1
+
+
+@pytest.mark.row("F63")
+async def test_one_made_again_under_the_same_name_is_another_build(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    shell.delete()
+    shell.apply({"target": "new"}, uid="uid-2")
+    await shell.until(lambda: shell.builder.cancelled == ["uid-1-1-1"])
+    shell.builder.go.set()
+    await shell.ended("Succeeded")
+    assert [order.ref for order in shell.builder.orders] == ["uid-1-1-1", "uid-2-1-1"]
+    assert shell.phases().count("Running") == 2
+
+
+@pytest.mark.row("F63")
+async def test_a_namesake_that_the_watch_has_not_told_of_is_not_written_to(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    await shell.queue.idle()
+    shell.cluster.put(a_body(uid="uid-2"))
+    shell.builder.go.set()
+    await shell.until(lambda: shell.store.get(UID) is None)
+    await shell.queue.idle()
+    assert shell.status() == {"observedGeneration": -1}
+    assert shell.jobs.uids() == ()
+
+
+@pytest.mark.row("F63")
+async def test_a_namesake_is_not_deleted_when_the_old_one_expires(shell: Shell) -> None:
+    shell.apply({"ttlSecondsAfterFinished": 60})
+    await shell.ended("Succeeded")
+    await shell.until(lambda: (UID, 60.0) in shell.looks)
+    shell.cluster.put(a_body(uid="uid-2"))
+    shell.now += timedelta(seconds=61)
+    shell.queue.add(UID)
+    await shell.queue.idle()
+    assert shell.cluster.deleted == []
+    assert "one" in shell.cluster.bodies
+
+
+@pytest.mark.row("F73")
+async def test_a_fault_inside_a_builder_ends_its_build_and_no_other(shell: Shell) -> None:
+    shell.builder.fault = "1"
+    shell.apply(name="bad", uid="1")
+    shell.apply(name="good", uid="2")
+    await shell.ended("Failed", "bad")
+    await shell.ended("Succeeded", "good")
+    assert "The operator itself failed" in shell.status("bad")["failure"]["message"]
+    await shell.until(lambda: shell.worker.leased == 0)
+
+
+async def test_a_revision_that_is_not_there_fails_the_build_before_it_is_claimed(
+    shell: Shell,
+) -> None:
+    shell.builder.error = Failed("No such revision.", Reason.SOURCE_UNAVAILABLE)
+    shell.store.see(shell.cluster.put({**a_body(), "spec": GIT}))
+    await shell.ended("Failed")
+    assert shell.phases() == ["Failed"]
+    assert "startTime" not in shell.status()
+    await shell.until(lambda: shell.worker.leased == 0)
+
+
+async def test_an_outage_in_every_attempt_is_a_failure_that_may_pass_later(shell: Shell) -> None:
+    shell.builder.error = Unavailable("The registry is out.", Reason.REGISTRY_UNAVAILABLE)
+    shell.apply()
+    for attempt in range(1, 4):
+        await shell.until(lambda: shell.status().get("phase") == "Pending")
+        await shell.until(lambda: shell.worker.leased == 0)
+        assert shell.status()["attempt"] == attempt
+        shell.now += timedelta(seconds=30)
+        shell.queue.add(UID)
+        await shell.until(lambda: len(shell.builder.orders) > attempt)  # noqa: B023
+        await shell.queue.idle()
+    await shell.ended("Failed")
+    assert shell.status()["failure"]["retryable"] is True
+    assert "It was tried 4 times." in shell.status()["failure"]["message"]
+
+
+async def test_progress_is_written_once_in_ten_seconds(shell: Shell) -> None:
+    shell.builder.go.clear()
+    shell.apply()
+    await shell.until(lambda: shell.builder.orders)
+    shell.queue.add(UID)
+    await shell.queue.idle()
+    assert "progress" not in shell.status()
+    shell.now += timedelta(seconds=10)
+    shell.queue.add(UID)
+    await shell.until(lambda: "progress" in shell.status())
+    assert shell.status()["progress"]["step"] == "[1/1] COPY . /"
+    assert len(shell.cluster.writes) == 2
+
+
+async def test_ends_are_counted_once_each_with_their_reason(shell: Shell) -> None:
+    shell.apply({"ttlSecondsAfterFinished": 60})
+    await shell.ended("Succeeded")
+    shell.queue.add(UID)
+    await shell.queue.idle()
+    assert shell.metrics.builds.labels("Succeeded", "Succeeded")._value.get() == 1
+    assert shell.metrics.running._value.get() == 0
 
 
 @pytest.mark.row("F73")

@@ -1,0 +1,186 @@
+"""The requests of a build, against a real HTTP server that stands for the API server."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from imagewright.kube.client import KubeClient, translate
+from imagewright.ports import Conflict, Error, Gone, Rejected, Unavailable
+
+BUILDS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
+ONE = "/apis/imagewright.dev/v1alpha1/namespaces/team/imagebuilds/one"
+
+
+class Server:
+    """Answers in turn what it is told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, Any]] = []
+        self.asked: list[dict[str, Any]] = []
+        self.bodies: list[Any] = []
+        self.port = 0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        self.asked.append(
+            {
+                "line": f"{request.method} {request.path_qs}",
+                "kind": request.headers.get("Content-Type", ""),
+                "who": request.headers.get("Authorization", ""),
+            }
+        )
+        self.bodies.append(yaml.safe_load(text) if text else None)
+        status, body = self.answers.pop(0)
+        return web.json_response(body, status=status)
+
+    def config(self, folder: Path, token: str) -> Path:
+        """A kubeconfig that leads here."""
+        path = folder / "kubeconfig"
+        cluster = {"server": f"http://127.0.0.1:{self.port}"}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        }
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A server on a port of its own."""
+    server = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.port = runner.addresses[0][1]
+    yield server
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def client(server: Server, tmp_path: Path) -> AsyncIterator[KubeClient]:
+    """A client of that server."""
+    async with KubeClient(str(server.config(tmp_path, "first"))) as client:
+        yield client
+
+
+async def test_a_list_is_read_to_its_last_page(server: Server, client: KubeClient) -> None:
+    server.answers = [
+        (200, {"metadata": {"continue": "next"}, "items": [{"n": 1}, {"n": 2}]}),
+        (200, {"metadata": {}, "items": [{"n": 3}]}),
+    ]
+    assert [body["n"] async for body in client.list_builds()] == [1, 2, 3]
+    assert [asked["line"] for asked in server.asked] == [
+        f"GET {BUILDS}?limit=500",
+        f"GET {BUILDS}?limit=500&continue=next",
+    ]
+
+
+async def test_each_namespace_is_listed_by_itself(server: Server, tmp_path: Path) -> None:
+    server.answers = [(200, {"metadata": {}, "items": []})] * 2
+    async with KubeClient(str(server.config(tmp_path, "t")), ("a", "b")) as client:
+        assert [body async for body in client.list_builds()] == []
+    prefix = BUILDS.removesuffix("/imagebuilds")
+    assert [asked["line"].partition("?")[0] for asked in server.asked] == [
+        f"GET {prefix}/namespaces/a/imagebuilds",
+        f"GET {prefix}/namespaces/b/imagebuilds",
+    ]
+
+
+async def test_a_write_is_a_merge_patch_of_the_status_with_its_condition(
+    server: Server, client: KubeClient
+) -> None:
+    server.answers = [(200, {"kind": "ImageBuild"})]
+    patch = {"metadata": {"resourceVersion": "7"}, "status": {"phase": "Running", "claim": None}}
+    assert await client.patch_status("team", "one", patch) == {"kind": "ImageBuild"}
+    assert server.asked == [
+        {
+            "line": f"PATCH {ONE}/status",
+            "kind": "application/merge-patch+json",
+            "who": "Bearer first",
+        }
+    ]
+    assert server.bodies == [patch]
+
+
+@pytest.mark.row("F63")
+async def test_a_delete_means_this_very_object(server: Server, client: KubeClient) -> None:
+    server.answers = [(200, {})]
+    await client.delete_build("team", "one", "uid-1")
+    assert server.asked[0]["line"] == f"DELETE {ONE}"
+    assert server.bodies == [{"preconditions": {"uid": "uid-1"}}]
+
+
+@pytest.mark.row("F26")
+@pytest.mark.parametrize("status", [404, 409], ids=["gone already", "a namesake stands there"])
+async def test_a_delete_of_what_is_not_there_is_fine(
+    server: Server, client: KubeClient, status: int
+) -> None:
+    server.answers = [(status, {"message": "no"})]
+    await client.delete_build("team", "one", "uid-1")
+    assert server.answers == []
+
+
+@pytest.mark.row("F23")
+@pytest.mark.row("F26")
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, Gone), (409, Conflict), (403, Unavailable), (422, Rejected), (503, Unavailable)],
+    ids=[
+        "an object that is gone",
+        "a conflict",
+        "a role that was taken away",
+        "a body that is refused",
+        "a server that is overrun",
+    ],
+)
+async def test_a_write_that_fails_says_what_it_means(
+    server: Server, client: KubeClient, status: int, kind: type[Error]
+) -> None:
+    server.answers = [(status, {"message": "the server's own words"})]
+    with pytest.raises(Error) as caught:
+        await client.patch_status("team", "one", {"status": {}})
+    assert type(caught.value) is kind
+    assert "the server's own words" in caught.value.message
+
+
+async def test_an_expired_credential_is_read_again_once(
+    server: Server, client: KubeClient, tmp_path: Path
+) -> None:
+    server.config(tmp_path, "second")
+    server.answers = [(401, {}), (200, {"kind": "ImageBuild"}), (401, {}), (401, {})]
+    await client.get_build("team", "one")
+    assert [asked["who"] for asked in server.asked] == ["Bearer first", "Bearer second"]
+    with pytest.raises(Unavailable):
+        await client.get_build("team", "one")
+    assert server.answers == []
+
+
+async def test_nobody_there_is_an_outage(server: Server, tmp_path: Path) -> None:
+    config = server.config(tmp_path, "t")
+    config.write_text(config.read_text().replace(str(server.port), "9"))
+    async with KubeClient(str(config)) as client:
+        with pytest.raises(Unavailable, match="did not answer GET"):
+            await client.get_build("team", "one")
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_no_status_is_without_a_meaning(status: int) -> None:
+    error = translate(status, "GET /x", b"{}")
+    expected: type[Error] = Rejected
+    if status >= 500 or status in (401, 403, 408, 429):
+        expected = Unavailable
+    elif status in (404, 409):
+        expected = {404: Gone, 409: Conflict}[status]
+    assert type(error) is expected

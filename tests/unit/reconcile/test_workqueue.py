@@ -1,0 +1,117 @@
+"""The queue of keys: each once, soon, and again after a failure."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from imagewright.reconcile.workqueue import FIRST_PAUSE, LONGEST_PAUSE, WorkQueue
+
+
+class Desk:
+    """A queue, and what was worked on, in order."""
+
+    def __init__(self, workers: int = 16) -> None:
+        self.done: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.busy, self.most = 0, 0
+        self.queue = WorkQueue(self.work, workers)
+
+    async def work(self, key: str) -> None:
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        await self.gate.wait()
+        self.busy -= 1
+        self.done.append(key)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["Desk"]:
+        """While the queue runs."""
+        task = asyncio.create_task(self.queue.run())
+        try:
+            async with asyncio.timeout(1.5):
+                yield self
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_keys_are_worked_on_in_the_order_they_came_and_each_once() -> None:
+    desk = Desk(workers=1)
+    for key in ("b", "a", "b", "a", "c"):
+        desk.queue.add(key)
+    assert len(desk.queue) == 3
+    async with desk.open():
+        await desk.queue.idle()
+    assert desk.done == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+async def test_so_many_are_worked_on_at_once_and_no_more(workers: int) -> None:
+    desk = Desk(workers)
+    desk.gate.clear()
+    for number in range(5):
+        desk.queue.add(str(number))
+    async with desk.open():
+        while desk.busy < workers:
+            await asyncio.sleep(0)
+        desk.gate.set()
+        await desk.queue.idle()
+    assert desk.most == workers
+    assert sorted(desk.done) == ["0", "1", "2", "3", "4"]
+
+
+async def test_the_soonest_of_several_times_counts_and_is_met_once() -> None:
+    desk = Desk()
+    async with desk.open():
+        desk.queue.add_in("a", 60)
+        desk.queue.add_in("a", 0.01)
+        desk.queue.add_in("a", 30)
+        while not desk.done:
+            await asyncio.sleep(0.001)
+        await desk.queue.idle()
+        assert desk.queue._timers == {}
+    assert desk.done == ["a"]
+
+
+async def test_a_time_that_is_over_is_now() -> None:
+    desk = Desk()
+    async with desk.open():
+        desk.queue.add_in("a", -5)
+        while not desk.done:
+            await asyncio.sleep(0)
+    assert desk.done == ["a"]
+
+
+async def test_what_is_due_later_keeps_nobody_waiting_and_ends_with_the_queue() -> None:
+    desk = Desk()
+    async with desk.open():
+        desk.queue.add_in("a", 60)
+        desk.queue.add("now")
+        await desk.queue.idle()
+        assert set(desk.queue._timers) == {"a"}
+    assert desk.queue._timers == {}
+    assert desk.done == ["now"]
+
+
+@pytest.mark.row("F73")
+async def test_the_pause_grows_with_every_failure_up_to_a_bound() -> None:
+    queue = Desk().queue
+    pauses = [queue._pause_after_failure("bad") for _ in range(40)]
+    assert FIRST_PAUSE / 2 <= pauses[0] <= FIRST_PAUSE * 1.5
+    assert max(pauses) <= LONGEST_PAUSE * 1.5
+    assert min(pauses[10:]) >= LONGEST_PAUSE / 2
+    assert queue._pause_after_failure("other") <= FIRST_PAUSE * 1.5
+
+
+@pytest.mark.row("F73")
+async def test_a_success_ends_the_row_of_failures() -> None:
+    desk = Desk()
+    desk.queue._failures["a"] = 7
+    async with desk.open():
+        desk.queue.add("a")
+        await desk.queue.idle()
+    assert desk.queue._failures == {}
