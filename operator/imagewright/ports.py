@@ -3,6 +3,7 @@
 ```
 Error
 ├── Unavailable      nobody answered, or the wire broke: the same call may pass later
+│   └── Missing      what the object names is not there yet
 ├── Rejected         it will never be accepted as it is written
 ├── Failed           it ran and broke: the user's to mend
 └── Conflict         somebody else was first: look again
@@ -11,12 +12,18 @@ Error
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from imagewright.api.reason import Reason
-from imagewright.domain.outcome import Built
-from imagewright.domain.plan import Git, Order, Plan
+from imagewright.domain.credential import Login
+from imagewright.domain.outcome import Built, Pushed
+from imagewright.domain.plan import Git, Order, Plan, Source
 from imagewright.domain.progress import Advance
+from imagewright.domain.prune import Policy, Reclaimed
+from imagewright.domain.reference import Reference
 
 
 class Error(Exception):
@@ -33,6 +40,13 @@ class Unavailable(Error):
 
     def __init__(self, message: str, reason: Reason = Reason.BUILDER_UNAVAILABLE) -> None:
         super().__init__(message, reason)
+
+
+class Missing(Unavailable):
+    """A Secret or ConfigMap that is named is not there, or has no such key, yet."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Reason.SECRET_NOT_FOUND)
 
 
 class Rejected(Error):
@@ -64,6 +78,70 @@ Report = Callable[[Advance], None]
 """Takes what a running build says of itself; called in the event loop, must not block."""
 Body = Mapping[str, Any]
 """A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Fetched files: where they are, and what they are: a commit, or a digest."""
+
+    path: Path
+    revision: str
+
+
+class Keyring(Protocol):
+    """The Secrets of one build, read at each call from its own namespace and kept nowhere."""
+
+    async def secret(self, name: str) -> Mapping[str, bytes]:
+        """The entries of a Secret. Raises Missing, Unavailable."""
+        ...
+
+    async def login(self, host: str) -> Login | None:
+        """Who the build is in the registry at `host` (with its port), or None: nobody.
+
+        Raises Missing, Unavailable; Rejected (InvalidCredentials) where a Secret cannot be read.
+        """
+        ...
+
+
+class ImageStore(Protocol):
+    """Where built images lie, and get their names."""
+
+    async def squash(self, built: Built, keyring: Keyring) -> Built:
+        """The image with all layers above `built.base` merged into one; the old one stays.
+
+        Raises Failed (SquashFailed), Unavailable.
+        """
+        ...
+
+    async def tag(self, built: Built, name: Reference, keyring: Keyring) -> Pushed:
+        """Let `name` stand for the image in its registry, whatever it stood for before.
+
+        Raises Failed, Rejected or Unavailable.
+        """
+        ...
+
+
+class Sources(Protocol):
+    """Contexts that the operator itself fetches, kept by content."""
+
+    def tree(self, source: Source, keyring: Keyring) -> AbstractAsyncContextManager[Tree]:
+        """The source's files in a folder that stays until the context is left.
+
+        Raises Failed (SourceUnavailable), Missing, Unavailable.
+        """
+        ...
+
+
+class Cache(Protocol):
+    """Something on a disk that prune empties."""
+
+    async def prune(self, policy: Policy) -> Reclaimed:
+        """Free what the policy asks for; what is in use stays. Raises Unavailable, Rejected."""
+        ...
+
+    async def usage(self) -> int:
+        """Bytes that it holds now. Raises Unavailable."""
+        ...
 
 
 class Builder(Protocol):

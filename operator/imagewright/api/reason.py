@@ -8,6 +8,7 @@ class Reason(StrEnum):
 
     QUEUED = "Queued"
     SUSPENDED = "Suspended"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105  # a reason
     NO_WORKER = "NoWorker"
     BUILDING = "Building"
     RETRYING = "Retrying"
@@ -16,6 +17,8 @@ class Reason(StrEnum):
     DOCKERFILE_INVALID = "DockerfileInvalid"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     INVALID_REFERENCE = "InvalidReference"
+    INVALID_CREDENTIALS = "InvalidCredentials"
+    SQUASH_FAILED = "SquashFailed"
     PUSH_UNAUTHORIZED = "PushUnauthorized"
     REGISTRY_UNAVAILABLE = "RegistryUnavailable"
     BUILDER_UNAVAILABLE = "BuilderUnavailable"
@@ -31,6 +34,7 @@ class Reason(StrEnum):
 MEANING: dict[Reason, str] = {
     Reason.QUEUED: "It waits for a free slot on a worker, or for its source to be resolved.",
     Reason.SUSPENDED: "spec.suspend is true: nothing runs until it is false again.",
+    Reason.SECRET_NOT_FOUND: "A Secret or ConfigMap that it names is not there yet: it waits.",
     Reason.NO_WORKER: "No worker answers now; the build begins by itself when one does.",
     Reason.BUILDING: "A worker is building it.",
     Reason.RETRYING: "The last attempt met an outage; the next one begins after a pause.",
@@ -39,6 +43,8 @@ MEANING: dict[Reason, str] = {
     Reason.DOCKERFILE_INVALID: "The Dockerfile cannot be read: see status.failure.line.",
     Reason.SOURCE_UNAVAILABLE: "The source is not there, or is not what was asked for.",
     Reason.INVALID_REFERENCE: "An image name or build argument cannot be used as written.",
+    Reason.INVALID_CREDENTIALS: "A Secret does not hold what its use asks for.",
+    Reason.SQUASH_FAILED: "The layers of the built image could not be merged.",
     Reason.PUSH_UNAUTHORIZED: "The registry did not accept who we are.",
     Reason.REGISTRY_UNAVAILABLE: "The registry did not answer.",
     Reason.BUILDER_UNAVAILABLE: "The worker was lost while it was building, in every attempt.",

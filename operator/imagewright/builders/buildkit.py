@@ -21,7 +21,7 @@ from imagewright.clients.buildkit.proto.ops_pb2 import Definition
 from imagewright.clients.buildkit.session import Session
 from imagewright.clients.buildkit.status import Event
 from imagewright.domain.outcome import Built, Pushed
-from imagewright.domain.plan import Directory, Git, Http, Inline, Order, Plan
+from imagewright.domain.plan import Config, Directory, Git, Http, Inline, Oci, Order, Plan
 from imagewright.domain.progress import Advance, Output, Step
 from imagewright.ports import Rejected, Report
 
@@ -131,6 +131,8 @@ def _context_of_source(plan: Plan) -> Context:
             return _http(plan, plan.source)
         case Directory():
             return _directory(plan, plan.source)
+        case Oci() | Config():
+            raise LookupError("The backend turns what a daemon cannot fetch into files first.")
 
 
 def request_of(order: Order, context: Context, session: str) -> control.Solve:

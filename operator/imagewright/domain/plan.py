@@ -20,31 +20,52 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """A repository at `revision` (empty: the default branch); `commit` once it is resolved."""
+    """A repository at `revision` (empty: the default branch); `commit` once it is resolved.
+
+    `secret` names what opens it: a username and password, a token, or a private key for ssh.
+    """
 
     url: str
     revision: str = ""
     submodules: bool = False
     ref: str = ""
     commit: str = ""
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """A download; `sha256` in hex, empty where anything is taken."""
+    """A download; `sha256` in hex, empty where anything is taken. `secret` names what opens it."""
 
     url: str
     sha256: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Oci:
+    """An image or artifact whose files are the context; `digest` once it is resolved."""
+
+    image: str
+    digest: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A ConfigMap whose entries are the context's files."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A folder on this machine: the command line builds from one, the operator never does."""
+    """A folder on this machine."""
 
     path: str
 
 
-Source = Inline | Git | Http | Directory
+Source = Inline | Git | Http | Oci | Config | Directory
 
 
 @dataclass(frozen=True, slots=True)

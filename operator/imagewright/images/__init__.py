@@ -1,0 +1,1 @@
+"""Where built images lie and get their names."""

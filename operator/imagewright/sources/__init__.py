@@ -1,0 +1,1 @@
+"""Contexts that the operator itself fetches."""
