@@ -49,6 +49,10 @@ LABEL org.opencontainers.image.title="imagewright" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=install /opt/imagewright /opt/imagewright
+# What fetches git sources for builders that do not; empty where BASE has them already, or nobody needs them.
+ARG PACKAGES="git openssh-client"
+RUN if [ -n "${PACKAGES}" ]; then apt-get update && apt-get install -y --no-install-recommends ${PACKAGES} \
+    && rm -rf /var/lib/apt/lists/*; fi
 ENV PATH=/opt/imagewright/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1

@@ -13,8 +13,10 @@ import devstack
 from bench.arms import Arms, Workload, write_tree
 from bench.figures import Pair, estimate, percentile, spread
 from bench.processes import cpu_seconds, rss_mb
+from bench.prunes import PruneArms, filling_text
 from devstack.builds import Builds
 from devstack.operator import OperatorProcess, start_operator
+from devstack.prunes import Prunes
 from devstack.webserver import serve_archive
 
 SETTLE_SECONDS = 2.0
@@ -62,6 +64,10 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
             tell("W3 a step of 2 s (against buildctl --local)", w3)
             cancels = await arms.cancels(sleep_workload(stack, folder, "$N"), options.cancels)
             tell("cancel: DELETE -> process gone (against SIGTERM to buildctl)", cancels)
+            async with Prunes(str(stack.kubeconfig)) as seen:
+                fill = prune_filling(stack, folder)
+                prunes = await PruneArms(seen, buildctl, fill).pairs(options.cancels)
+            tell("prune of what a build left (against buildctl prune --all)", prunes)
             print(f"POST -> Running seen, ms min/p50/p99: {spread(started)}")
             print(f"RSS {idle:.1f} MB idle, {rss_mb(running.pid):.1f} MB after all builds")
             print(
@@ -69,7 +75,7 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
                 f"over_ms={_difference(w0):.1f} over_w3_ms={_difference(w3):.1f} "
                 f"running_ms_p50={percentile(started, 50) * 1000:.1f} "
                 f"writes_per_build={writes:.2f} cpu_ms_per_build={cpu:.1f} rss_idle_mb={idle:.1f} "
-                f"cancel_over_ms={_difference(cancels):.1f}"
+                f"cancel_over_ms={_difference(cancels):.1f} r_prune={_ratio(prunes):.3f}"
             )
 
 
@@ -138,6 +144,12 @@ def sleep_workload(stack: devstack.Stack, folder: Path, seconds: str) -> Workloa
     local = write_tree(folder / f"sleep{seconds.strip('$')}", {"Dockerfile": text})
     spec = {"source": {"inline": {"files": {"Dockerfile": text}}}}
     return Workload("w3", spec, local_arguments(local), fresh=True)
+
+
+def prune_filling(stack: devstack.Stack, folder: Path) -> list[str]:
+    """What buildctl is told for a build that leaves records to prune."""
+    text = filling_text(stack.base_image)
+    return local_arguments(write_tree(folder / "filling", {"Dockerfile": text}))
 
 
 def local_arguments(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ Exit status 0 only if everything that is shown was true.
 """
 
 import asyncio
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +13,8 @@ import yaml
 
 import devstack
 from bench.processes import appeared, vanished
+from demo.backend import show_backend
+from demo.cluster import NAMESPACE, kubectl, make_namespace
 from demo.page import Page
 from devstack.builds import Builds, condition
 from devstack.gitserver import make_repository, serve_git
@@ -21,7 +22,6 @@ from devstack.images import digest_of, files_of
 from devstack.operator import start_operator
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "hello.yaml"
-NAMESPACE = "demo"
 
 
 def main() -> int:
@@ -34,6 +34,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(show(stack, Path(folder), page))
+            asyncio.run(show_backend(stack, Path(folder), page))
     finally:
         devstack.down("demo")
     return page.close()
@@ -151,24 +152,6 @@ async def deleted(stack: devstack.Stack, builds: Builds, page: Page) -> None:
     await builds.gone("sleeps")
     page.say(f"the process was gone {(ended - began) * 1000:.0f} ms after the DELETE was sent")
     page.check("the object is gone too", builds.history["sleeps"][-1].type == "DELETED")
-
-
-def make_namespace(stack: devstack.Stack) -> None:
-    """The demo's namespace."""
-    kubectl(stack, "create", "namespace", NAMESPACE)
-
-
-def kubectl(stack: devstack.Stack, *arguments: str, text: str = "") -> str:
-    """What kubectl prints."""
-    command = [str(stack.binaries["kubectl"]), f"--kubeconfig={stack.kubeconfig}"]
-    return said([*command, f"--namespace={NAMESPACE}", *arguments], text)
-
-
-def said(command: list[str], text: str = "") -> str:
-    """What a program prints."""
-    return subprocess.run(
-        command, input=text, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m devstack up|down|status|env|doctor."""
+"""python -m devstack build|up|down|status|env|doctor|engine."""
 
 import argparse
 import shlex
@@ -6,7 +6,9 @@ import sys
 import time
 
 from devstack.binaries import PROGRAMS, MissingProgramError, binaries, environment, find, kubectl
-from devstack.debian import PACKAGES, program
+from devstack.debian import PACKAGES, install_missing, program
+from devstack.engine_programs import NEW, new_programs, old_dockerd, old_programs
+from devstack.engines import KINDS
 from devstack.server import ServerError
 from devstack.stack import RUN, Stack, down, load, up
 
@@ -14,10 +16,13 @@ from devstack.stack import RUN, Stack, down, load, up
 def main() -> int:
     """Run one command; the exit status says whether it was done."""
     parser = argparse.ArgumentParser(prog="devstack", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status", "env", "doctor"])
+    parser.add_argument("command", choices=[*COMMANDS, "engine"])
+    parser.add_argument("kind", nargs="?", choices=sorted(KINDS), help="of the engine")
     parser.add_argument("--name", default="default", help="which stack; several can run")
     options = parser.parse_args()
     try:
+        if options.command == "engine":
+            return _engine(options.name, options.kind or "new")
         return COMMANDS[options.command](options.name)
     except (MissingProgramError, ServerError, RuntimeError) as error:
         print(f"devstack: {error}", file=sys.stderr)
@@ -66,12 +71,33 @@ def _env(name: str) -> int:
     return 0
 
 
+def _engine(name: str, kind: str) -> int:
+    stack = _known(name)
+    if stack is None:
+        return 1
+    engine = stack.engine(kind, lambda line: print(line, file=sys.stderr))
+    print(engine.address)
+    if engine.certificates:
+        print(f"A client's certificates are in {engine.certificates}.", file=sys.stderr)
+    return 0
+
+
+def _build(_: str) -> int:
+    """Every program that a stack may need, so that no test waits for one."""
+    install_missing(print)
+    binaries(print)
+    new_programs(print)
+    old_programs(print)
+    return 0
+
+
 def _doctor(_: str) -> int:
     missing = 0
-    for one in PROGRAMS:
+    for one in (*PROGRAMS, *NEW):
         path = find(one)
         print(f"{one.name:16} {path or 'will be built from ' + one.package}")
     print(f"{'kubectl':16} {kubectl()}")
+    print(f"{'old dockerd':16} {old_dockerd() or 'will be unpacked from Debian docker.io'}")
     for name, package in PACKAGES.items():
         path = program(name)
         missing += path is None
@@ -94,7 +120,14 @@ def _known(name: str) -> Stack | None:
     return stack
 
 
-COMMANDS = {"up": _up, "down": _down, "status": _status, "env": _env, "doctor": _doctor}
+COMMANDS = {
+    "build": _build,
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "env": _env,
+    "doctor": _doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

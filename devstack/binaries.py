@@ -38,6 +38,10 @@ class Program:
     minutes: str
     version: str = ""
     """Where set, `NAME --version` on PATH may be used instead if it says at least this."""
+    tags: str = ""
+    """Go build tags."""
+    cgo: bool = False
+    """Whether it is linked against C libraries."""
 
 
 PROGRAMS: tuple[Program, ...] = (
@@ -86,7 +90,8 @@ def find(program: Program) -> Path | None:
 
 def cached(program: Program) -> Path:
     """Where the program lies in the cache, once it is built."""
-    digest = hashlib.sha256(repr((program.package, FLAGS)).encode())
+    how = (program.package, FLAGS, program.tags) if program.tags else (program.package, FLAGS)
+    digest = hashlib.sha256(repr(how).encode())
     for name in ("go.mod", "go.sum"):
         digest.update((TOOLS / program.module / name).read_bytes())
     return CACHE / "bin" / f"{program.module}-{digest.hexdigest()[:16]}" / program.name
@@ -100,12 +105,13 @@ def build(program: Program) -> Path:
         if target.is_file():
             return target
         log, fresh = target.with_suffix(".log"), target.with_suffix(".new")
-        command = [str(go()), "build", *FLAGS, "-ldflags", _link_flags(program), "-o", str(fresh)]
+        flags = [*FLAGS, *([f"-tags={program.tags}"] if program.tags else [])]
+        command = [str(go()), "build", *flags, "-ldflags", _link_flags(program), "-o", str(fresh)]
         with log.open("wb") as output:
             ended = subprocess.run(
                 [*command, program.package],
                 cwd=TOOLS / program.module,
-                env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"},
+                env={**os.environ, "CGO_ENABLED": str(int(program.cgo)), "GOTOOLCHAIN": "local"},
                 stdout=output,
                 stderr=output,
                 check=False,
@@ -153,6 +159,9 @@ def _link_flags(program: Program) -> str:
     if program.module == "kubernetes":
         pinned = re.search(r"k8s.io/kubernetes (v\S+)", _go_mod(program))
         flags += f" -X k8s.io/component-base/version.gitVersion={pinned[1] if pinned else ''}"
+    if program.module == "docker":
+        pinned = re.search(r"github.com/moby/moby/v2 v(\S+)", _go_mod(program))
+        flags += f" -X github.com/moby/moby/v2/dockerversion.Version={pinned[1] if pinned else ''}"
     if program.module == "buildkit":
         # A daemon that does not say its version could not be asked what it is able to do.
         pinned = re.search(r"github.com/moby/buildkit (v\S+)", _go_mod(program))

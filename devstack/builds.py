@@ -47,6 +47,8 @@ class Refused(Exception):
 class Builds:
     """The ImageBuilds of one namespace; a context manager that watches while it is open."""
 
+    kind = KIND
+
     def __init__(self, kubeconfig: str, namespace: str = "default") -> None:
         self._kubeconfig = kubeconfig
         self.namespace = namespace
@@ -81,7 +83,7 @@ class Builds:
         """Create a build. Raises Refused."""
         body = {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": self.kind,
             "metadata": {"name": name, **metadata},
             "spec": spec,
         }

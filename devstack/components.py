@@ -12,6 +12,7 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from devstack.registries import Registries
 from devstack.server import Command, listening
 
 ADMIN_TOKEN = "devstack-admin"  # noqa: S105  # of a throw-away API server on loopback
@@ -55,34 +56,15 @@ def etcd(place: Place, port: int, peer_port: int) -> Command:
     )
 
 
-def registry(place: Place, port: int) -> Command:
-    """A plain registry without authentication."""
-    config = place.folder / "registry.json"
-    config.write_text(
-        json.dumps(
-            {
-                "version": 0.1,
-                "log": {"level": "warn"},
-                "storage": {
-                    "filesystem": {"rootdirectory": str(place.folder / "registry")},
-                    "delete": {"enabled": True},
-                },
-                "http": {"addr": f"127.0.0.1:{port}"},
-            }
-        )
-    )
-    return Command(
-        "registry",
-        [str(place.program), "serve", str(config)],
-        lambda: listening(port),
-        {"OTEL_TRACES_EXPORTER": "none"},
-    )
-
-
-def buildkitd(place: Place, address: str, registries: tuple[str, ...]) -> Command:
-    """A buildkitd with its OCI worker; the registries are spoken to in plain http."""
+def buildkitd(place: Place, address: str, registries: Registries) -> Command:
+    """A buildkitd with its OCI worker, which knows how each registry is spoken to."""
     config = place.folder / "buildkitd.toml"
-    plain = "".join(f'[registry."{host}"]\n  http = true\n' for host in registries)
+    plain = "".join(
+        f'[registry."{host}"]\n  '
+        # Without a word buildkitd speaks plain http to a registry on loopback.
+        + (f'http = false\n  ca = ["{registries.ca}"]\n' if name == "tls" else "http = true\n")
+        for name, host in registries.hosts.items()
+    )
     # By default the trace socket is one of the machine, which stacks would take from each other.
     traces = f'[otel]\n  socketPath = "{place.folder / "otel.sock"}"\n'
     config.write_text(f'{plain}{traces}[worker.oci]\n  gc = true\n  maxUsedSpace = "8GB"\n')

@@ -3,11 +3,17 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from devstack.binaries import MissingProgramError, Say
 
-PACKAGES = {"runc": "runc", "git": "git", "busybox": "busybox-static"}
+PACKAGES = {
+    "runc": "runc",
+    "git": "git",
+    "busybox": "busybox-static",
+    "ssh-add": "openssh-client",
+}
 """Program to the package that brings it."""
 PLACES = os.pathsep.join(["/usr/sbin", "/sbin", "/bin", "/usr/bin"])
 
@@ -21,6 +27,13 @@ def program(name: str) -> Path | None:
 def install_missing(say: Say) -> None:
     """Install what is missing. Raises MissingProgramError where we may not, or it fails."""
     missing = [package for name, package in PACKAGES.items() if program(name) is None]
+    if missing:
+        install(missing, say)
+
+
+def install(packages: Sequence[str], say: Say) -> None:
+    """Install those of the packages that are not there. Raises MissingProgramError."""
+    missing = [package for package in packages if not _installed(package)]
     if not missing:
         return
     command = f"apt-get install -y {' '.join(missing)}"
@@ -35,3 +48,12 @@ def install_missing(say: Say) -> None:
         )
         if ended.returncode and arguments[0] == "install":
             raise MissingProgramError(f"`{command}` failed: {ended.stderr.strip()[-1000:]}")
+
+
+def _installed(package: str) -> bool:
+    asked = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return False
+    return said == "installed"

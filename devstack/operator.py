@@ -58,7 +58,14 @@ def start_operator(directory: Path, kubeconfig: Path | str, **settings: Any) -> 
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "operator.yaml"
     config.write_text(
-        yaml.safe_dump({"kubeconfig": str(kubeconfig), "ops": {"port": 0}, **settings})
+        yaml.safe_dump(
+            {
+                "kubeconfig": str(kubeconfig),
+                "ops": {"port": 0},
+                "sources": {"folder": str(directory / "sources"), "allowLoopback": True},
+                **settings,
+            }
+        )
     )
     log = directory / "operator.log"
     command = [sys.executable, "-m", "imagewright", "run", "--config", str(config)]

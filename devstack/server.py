@@ -119,14 +119,14 @@ def await_ready(command: Command, server: Server, seconds: float = READY_SECONDS
 
 
 def started_in(folder: Path) -> list[Server]:
-    """Every server that was started in that folder and still leads its session."""
+    """Every server of that folder, and what it started that leads a process group of its own."""
     mark = f"{MARK}={folder}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         # A process may end while we look, or belong to another user: then it is none of ours.
         with contextlib.suppress(OSError):
             pid = int(process.name)
-            if mark in (process / "environ").read_bytes().split(b"\0") and os.getsid(pid) == pid:
+            if mark in (process / "environ").read_bytes().split(b"\0") and os.getpgid(pid) == pid:
                 name = (process / "comm").read_text().strip()
                 found.append(Server(name, pid, birth(pid), str(folder / f"{name}.log")))
     return found

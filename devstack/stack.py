@@ -4,27 +4,35 @@ import json
 import shutil
 import signal
 import subprocess
+import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devstack.base_image import push_base_image
 from devstack.binaries import CACHE, Say, binaries, locked
-from devstack.components import ApiServer, Place, buildkitd, etcd, registry
-from devstack.containers import remove_containers
+from devstack.bridges import remove_bridge
+from devstack.components import ApiServer, Place, buildkitd, etcd
+from devstack.containers import remove_containers, shim_sockets
 from devstack.debian import install_missing
+from devstack.engines import KINDS, Engine, Home, start_engine
+from devstack.engines import answers as engine_answers
 from devstack.identity import admin_kubeconfig, operator_kubeconfig, renew_token
+from devstack.registries import PRIVATE, Registries, free_registries
 from devstack.server import (
     Command,
     Server,
     ServerError,
     await_ready,
     free_port,
+    listening,
     start,
     started_in,
 )
 
 RUN = CACHE / "run"
+NOTHING: Mapping[str, object] = {}
 ANSWER_SECONDS = 5.0
 STOP_SECONDS = 2.0
 """kube-apiserver would wait a minute for its clients; nothing here is worth that."""
@@ -41,10 +49,15 @@ class Stack:
     kubeconfig: Path
     operator_kubeconfig: Path
     buildkit: str
-    registry: str
+    registries: Registries
     audit_log: Path
     binaries: dict[str, Path] = field(repr=False)
     servers: dict[str, Server] = field(repr=False)
+
+    @property
+    def registry(self) -> str:
+        """The open registry."""
+        return self.registries.hosts["plain"]
 
     @property
     def base_image(self) -> str:
@@ -64,24 +77,49 @@ class Stack:
                 [str(self.binaries["buildctl"]), "--addr", self.buildkit, "debug", "workers"]
             ),
             "kube-apiserver": api,
+            **{f"registry-{name}": listening(self.registries.ports[name]) for name in PRIVATE},
+            "tokens": listening(self.registries.ports["tokens"]),
         }
+        for home in (Home(kind, self.folder) for kind in KINDS):
+            if home.name in self.servers:
+                asked[home.name] = engine_answers(home)
         return {name: one.alive and asked[name] for name, one in self.servers.items()}
 
     def start_buildkitd(self) -> Server:
         """A new buildkitd at the old address and root, after the last one was ended."""
         place = Place(self.binaries["buildkitd"], self.folder)
-        return self._restart(buildkitd(place, self.buildkit, (self.registry,)))
+        return self._restart(buildkitd(place, self.buildkit, self.registries))
 
     def start_registry(self) -> Server:
-        """A new registry at the old address with the old content."""
-        port = int(self.registry.rpartition(":")[2])
-        return self._restart(registry(Place(self.binaries["registry"], self.folder), port))
+        """A new open registry at the old address with the old content."""
+        return self._restart(self.registries.one("plain", self.binaries["registry"]))
+
+    def engine(self, kind: str, say: Say = print) -> Engine:
+        """The Docker Engine of that kind, started where none runs yet.
+
+        Raises KeyError for a kind that there is none of (devstack.engines.KINDS).
+        """
+        if kind not in KINDS:
+            raise KeyError(kind)
+        home = Home(kind, self.folder)
+        with locked(self.folder / "engines.lock"):
+            # Another process may have started it since the state was read.
+            known = {server.name: server for server in _servers(self.folder)}
+            running = known.get(home.name)
+            if running is None or not running.alive:
+                running = start_engine(home, say)
+                self._keep({**known, home.name: running})
+        self.servers[home.name] = running
+        return home.engine(running)
+
+    def _keep(self, servers: dict[str, Server]) -> None:
+        more = {"buildkit": self.buildkit, "registries": self.registries.ports}
+        _write_state(self.folder, list(servers.values()), more)
 
     def _restart(self, command: Command) -> Server:
         server = await_ready(command, start(command, self.folder))
         self.servers[command.name] = server
-        servers = list(self.servers.values())
-        _write_state(self.folder, servers, buildkit=self.buildkit, registry=self.registry)
+        self._keep(self.servers)
         return server
 
 
@@ -128,14 +166,12 @@ def _locked(name: str) -> AbstractContextManager[None]:
 
 def _take_down(name: str, *, keep_logs: bool = False) -> None:
     folder = RUN / name
-    # The state file says what `up` started; a restarted server, and one that was started
-    # when `up` was killed, are known by their environment only.
-    servers = {server.pid: server for server in [*_servers(folder), *started_in(folder)]}
-    for server in servers.values():
-        server.signal(signal.SIGTERM)
-    for server in servers.values():
-        server.stop(STOP_SECONDS)
+    _stop(folder)
+    for socket in shim_sockets(folder):
+        socket.unlink(missing_ok=True)
     remove_containers(folder)
+    for kind in KINDS:
+        remove_bridge(Home(kind, folder).bridge)
     unmount(folder)
     if not folder.exists():
         return
@@ -147,6 +183,20 @@ def _take_down(name: str, *, keep_logs: bool = False) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _stop(folder: Path) -> None:
+    """End all servers within the same seconds, then what they started meanwhile."""
+    # The state file says what `up` started; a restarted server, and one that was started
+    # when `up` was killed, are known by their environment only.
+    servers = {server.pid: server for server in [*_servers(folder), *started_in(folder)]}
+    for server in servers.values():
+        server.signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for server in servers.values():
+        server.stop(max(0.0, deadline - time.monotonic()))
+    for server in started_in(folder):
+        server.kill()
+
+
 def load(name: str, tools: dict[str, Path]) -> Stack | None:
     """What the state file says of the stack; None where there is none."""
     folder = RUN / name
@@ -154,7 +204,7 @@ def load(name: str, tools: dict[str, Path]) -> Stack | None:
         state = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):
         return None
-    if "registry" not in state:
+    if "registries" not in state:
         return None
     return Stack(
         name=name,
@@ -162,7 +212,7 @@ def load(name: str, tools: dict[str, Path]) -> Stack | None:
         kubeconfig=folder / "admin.kubeconfig",
         operator_kubeconfig=folder / "operator.kubeconfig",
         buildkit=state["buildkit"],
-        registry=state["registry"],
+        registries=Registries(folder, state["registries"]),
         audit_log=folder / "audit.log",
         binaries=tools,
         servers={server.name: server for server in _servers(folder)},
@@ -172,22 +222,24 @@ def load(name: str, tools: dict[str, Path]) -> Stack | None:
 def _start(name: str, tools: dict[str, Path]) -> Stack:
     folder = RUN / name
     folder.mkdir(parents=True, exist_ok=True)
-    etcd_port, registry_port = free_port(), free_port()
+    etcd_port = free_port()
     address = f"unix://{folder / 'buildkitd.sock'}"
     api = ApiServer(folder, free_port())
     api.prepare()
-    host = f"127.0.0.1:{registry_port}"
+    registries = free_registries(folder)
+    registries.prepare()
     commands = [
         etcd(Place(tools["etcd"], folder), etcd_port, free_port()),
-        registry(Place(tools["registry"], folder), registry_port),
-        buildkitd(Place(tools["buildkitd"], folder), address, (host,)),
+        *registries.commands(tools["registry"]),
+        buildkitd(Place(tools["buildkitd"], folder), address, registries),
         api.command(tools["kube-apiserver"], etcd_port),
     ]
     _start_all(commands, folder)
     admin_kubeconfig(api, folder / "admin.kubeconfig")
     operator_kubeconfig(tools, folder)
-    push_base_image(tools, address, f"{host}/busybox:latest", folder)
-    _write_state(folder, _servers(folder), buildkit=address, registry=host)
+    push_base_image(tools, address, f"{registries.hosts['plain']}/busybox:latest", folder)
+    more = {"buildkit": address, "registries": registries.ports}
+    _write_state(folder, _servers(folder), more)
     stack = load(name, tools)
     if stack is None:
         raise ServerError(f"The state of {name} in {folder} cannot be read back.")
@@ -212,7 +264,9 @@ def _succeeds(command: list[str]) -> bool:
     return ended.returncode == 0
 
 
-def _write_state(folder: Path, servers: list[Server], **more: str) -> None:
+def _write_state(
+    folder: Path, servers: list[Server], more: Mapping[str, object] = NOTHING
+) -> None:
     state = {"servers": [server.as_json() for server in servers], **more}
     fresh = folder / "state.json.new"
     fresh.write_text(json.dumps(state))

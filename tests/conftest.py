@@ -2,11 +2,19 @@
 
 from collections.abc import Iterator
 
+import grpc.aio
 import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
-pytest_plugins = ["tests.support.rows", "tests.support.stack"]
+pytest_plugins = [
+    "tests.support.rows",
+    "tests.support.stack",
+    "tests.support.pruning",
+    "tests.support.engines",
+    "tests.support.filetree",
+    "tests.support.workshop",
+]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,3 +41,8 @@ def unit_tests_are_quick(request: pytest.FixtureRequest) -> None:
     """A unit test that takes longer than 2 s is none; pytest-timeout ends it."""
     if "/tests/unit/" in str(request.path) and not request.node.get_closest_marker("timeout"):
         request.node.add_marker(pytest.mark.timeout(2))
+
+
+# The library ends its threads, and waits for them, whenever its last channel is collected: in the
+# middle of a test that must not block. So it is kept from ever having none.
+grpc.aio.init_grpc_aio()

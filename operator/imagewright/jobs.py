@@ -1,29 +1,53 @@
 """Running builds: one asyncio task each, in the loop that never dies with the watch."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from imagewright.api.reason import Reason
-from imagewright.domain.facts import Ended, Job, JobState, Prepared, Preparing, Resting, Running
-from imagewright.domain.outcome import Broken, Built, Outcome
-from imagewright.domain.plan import Git, Plan
+from imagewright.dependencies import gather
+from imagewright.domain.facts import (
+    Ended,
+    Gathered,
+    Gathering,
+    Job,
+    JobState,
+    Lacking,
+    Prepared,
+    Preparing,
+    Resting,
+    Running,
+)
+from imagewright.domain.outcome import Broken, Outcome
+from imagewright.domain.plan import Plan
 from imagewright.domain.progress import Progress
+from imagewright.domain.redact import redact
 from imagewright.metrics import Metrics
-from imagewright.ports import Backend, Error, Failed, Unavailable
+from imagewright.ports import Backend, Error, Failed, Keyring, Unavailable
 from imagewright.scheduler import Lease
 
 log = structlog.get_logger("jobs")
 Clock = Callable[[], datetime]
+LOOK_SECONDS, LOOK_AT_MOST_SECONDS = 1.5, 30.0
+"""Between two looks for what is missing, at first and after a long while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be done: `inputs` is the digest of what was asked for."""
+
+    inputs: str
+    plan: Plan
+    keyring: Keyring
 
 
 @dataclass(slots=True)
 class Work:
-    """What this process does for one uid. `plan` has its commit once it is prepared."""
+    """What this process does for one uid. `plan` grows with what is found out about it."""
 
     inputs: str
     plan: Plan
@@ -56,27 +80,33 @@ class Jobs:
         return tuple(self._works)
 
     def plan_of(self, uid: str) -> Plan | None:
-        """The prepared plan, where there is one."""
+        """The plan with what was found out about it, where something was."""
         work = self._works.get(uid)
-        return work.plan if work and isinstance(work.state, Prepared) else None
+        return work.plan if work and isinstance(work.state, Gathered | Prepared) else None
 
-    def prepare(self, uid: str, inputs: str, plan: Plan, lease: Lease) -> None:
+    def gather(self, uid: str, task: Task) -> None:
+        """Look for what the plan names in the cluster."""
+        before = self._works.get(uid)
+        since = before.state.since if before and isinstance(before.state, Lacking) else None
+        work = Work(task.inputs, task.plan, None, Gathering(self._clock()))
+        self._start(uid, work, self._gather(uid, work, task.keyring, since))
+
+    def prepare(self, uid: str, task: Task, lease: Lease) -> None:
         """Resolve the plan's source on the leased worker."""
-        work = Work(inputs, plan, lease, Preparing(self._clock()))
-        self._start(uid, work, self._prepare(uid, work, lease))
+        work = Work(task.inputs, task.plan, lease, Preparing(self._clock()))
+        self._start(uid, work, self._prepare(uid, work, task.keyring, lease))
 
-    def begin(self, uid: str, inputs: str, ref: str, order: tuple[Plan, Lease]) -> None:
+    def begin(self, uid: str, task: Task, ref: str, lease: Lease) -> None:
         """Build the plan under the id `ref`, on the leased worker."""
-        plan, lease = order
-        work = Work(inputs, plan, lease, Running(0, "", self._clock()))
-        self._start(uid, work, self._build(uid, work, ref, lease))
+        work = Work(task.inputs, task.plan, lease, Running(0, "", self._clock()))
+        self._start(uid, work, self._build(uid, work, (ref, task.keyring), lease))
 
-    def lease_of(self, uid: str) -> Lease:
-        """The lease of a prepared build, which now goes over to the build itself."""
-        work = self._works[uid]
+    def lease_of(self, uid: str) -> Lease | None:
+        """The lease that a prepared build holds, which now goes over to the build itself."""
+        work = self._works.get(uid)
+        if work is None or not isinstance(work.state, Prepared):
+            return None
         lease, work.lease = work.lease, None
-        if lease is None:
-            raise LookupError(f"{uid} is prepared and holds no lease.")
         return lease
 
     def rest(self, uid: str, inputs: str, until: datetime) -> None:
@@ -130,19 +160,38 @@ class Jobs:
         if work.lease is not None and not isinstance(work.state, Prepared):
             work.lease.release()
 
-    async def _prepare(self, uid: str, work: Work, lease: Lease) -> None:
+    async def _gather(
+        self, uid: str, work: Work, keyring: Keyring, since: datetime | None
+    ) -> None:
         try:
-            work.plan = await lease.worker.backend.resolve(work.plan)
+            work.plan = await gather(work.plan, keyring)
+        except Unavailable as error:
+            # Nothing has begun, so nothing is lost: it is looked for until it is there.
+            work.state = self._lacking(error, since or self._clock())
+            self._ended(uid)
         except Error as error:
             self._end(uid, work, broken_by(error, work.progress))
         else:
-            source = work.plan.source
-            revision = source.commit if isinstance(source, Git) else ""
-            work.state = Prepared(revision, lease.worker.name)
+            work.state = Gathered()
             self._ended(uid)
 
-    async def _build(self, uid: str, work: Work, ref: str, lease: Lease) -> None:
-        outcome = await attempt(lease.worker.backend, ref, work.plan, work.progress)
+    def _lacking(self, error: Unavailable, since: datetime) -> Lacking:
+        now = self._clock()
+        waited = (now - since).total_seconds()
+        pause = min(max(LOOK_SECONDS, waited / 20), LOOK_AT_MOST_SECONDS)
+        return Lacking(error.reason, error.message, since, now + timedelta(seconds=pause))
+
+    async def _prepare(self, uid: str, work: Work, keyring: Keyring, lease: Lease) -> None:
+        try:
+            work.plan = await lease.worker.backend.resolve(work.plan, keyring)
+        except Error as error:
+            self._end(uid, work, broken_by(error, work.progress, keyring.masks()))
+        else:
+            work.state = Prepared(work.plan.resolved, lease.worker.name)
+            self._ended(uid)
+
+    async def _build(self, uid: str, work: Work, call: tuple[str, Keyring], lease: Lease) -> None:
+        outcome = await attempt(lease.worker.backend, call, work.plan, work.progress)
         self._end(uid, work, outcome)
 
     def _end(self, uid: str, work: Work, outcome: Outcome) -> None:
@@ -156,31 +205,39 @@ LOST = frozenset({Reason.BUILDER_UNAVAILABLE, Reason.TLS_FAILED})
 """Reasons that speak of the worker itself, not of what it asked elsewhere."""
 
 
-async def attempt(backend: Backend, ref: str, plan: Plan, progress: Progress) -> Outcome:
-    """One attempt to its end, whatever that is; nothing but cancellation is raised."""
+async def attempt(
+    backend: Backend, call: tuple[str, Keyring], plan: Plan, progress: Progress
+) -> Outcome:
+    """One attempt to its end, whatever that is; nothing but cancellation is raised.
+
+    `call` is the build's id on the worker, and what it may read in its namespace.
+    """
+    ref, keyring = call
     try:
-        built = await backend.build(ref, plan, progress.apply)
+        built = await backend.build(ref, plan, keyring, progress.apply)
     except Error as error:
-        return broken_by(error, progress)
+        return broken_by(error, progress, keyring.masks())
     except Exception as error:
         # A fault of ours must end one build, with a trace for us, and no other.
         log.exception("A build broke inside the operator", ref=ref)
         return Broken(Reason.BUILD_FAILED, f"The operator itself failed: {error!r}.")
     cached, total = progress.cached_steps()
-    return Built(built.image_digest, built.image_id, built.pushed, cached, total)
+    return replace(built, cached_steps=cached, total_steps=total)
 
 
-def broken_by(error: Error, progress: Progress) -> Broken:
-    """The error as an outcome, with what the progress knows of the step."""
+def broken_by(error: Error, progress: Progress, masks: Iterable[str] = ()) -> Broken:
+    """The error as an outcome, with what the progress knows of the step, and without `masks`."""
+    masks = tuple(masks)
     failed = error if isinstance(error, Failed) else None
     step = (failed.step if failed else "") or progress.failed_step()
     told = failed is not None and failed.exit_code is not None
     return Broken(
         reason=error.reason,
-        message=error.message,
+        message=redact(error.message, masks),
         step=progress.name_of(step),
         line=failed.line if failed else None,
         exit_code=failed.exit_code if failed else None,
         retryable=isinstance(error, Unavailable),
-        log_tail=progress.log_tail(step) if told or step else "",
+        log_tail=progress.log_tail(step, masks) if told or step else "",
+        built=error.built,
     )

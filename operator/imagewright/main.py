@@ -5,49 +5,66 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 import structlog
 
-from imagewright.backend import BUILDKIT, Backend
-from imagewright.builders.buildkit import BuildKitBuilder
-from imagewright.builders.failure import translate
-from imagewright.clients.buildkit.channel import Tls
-from imagewright.clients.buildkit.control import Control
-from imagewright.clients.buildkit.errors import BuildKitError
+from imagewright.api.buildcacheprune import BuildCachePrune
+from imagewright.api.crd import BUILD_CACHE_PRUNE, IMAGE_BUILD
+from imagewright.api.imagebuild import ImageBuild
+from imagewright.assembly import shared_of, workers_of
 from imagewright.domain.facts import Closing
+from imagewright.domain.plan import Plan
+from imagewright.domain.prune import SOURCES, Target
 from imagewright.jobs import Jobs
 from imagewright.kube.client import KubeClient
+from imagewright.kube.keyring import NamespaceKeyring
 from imagewright.metrics import Metrics
-from imagewright.pools.pool import Pool, Worker
+from imagewright.pools.pool import Pool
+from imagewright.ports import Cache, Cluster, Keyring
+from imagewright.prunes import Prunes, caches_of
 from imagewright.reconcile.build import BuildReconciler, World
+from imagewright.reconcile.prune import PruneReconciler, PruneWorld
 from imagewright.reconcile.resync import Resync
-from imagewright.reconcile.store import Store
+from imagewright.reconcile.store import BUILDS, PRUNES, Store
 from imagewright.reconcile.workqueue import WorkQueue
 from imagewright.scheduler import Scheduler
 from imagewright.servers.ops import serve_ops
-from imagewright.settings import Settings, TlsSettings
+from imagewright.settings import Settings
 from imagewright.watch import Sink, Watch
 
 log = structlog.get_logger("main")
+Half = tuple[BuildReconciler | PruneReconciler, Jobs | Prunes, WorkQueue]
+"""What decides about one kind, what runs for it, and the queue between the two."""
 LAST_WRITES_SECONDS = 5.0
 """For the writes that say Interrupted, once draining is over."""
 
 
 @dataclass(slots=True)
-class Operator:
-    """The parts that live as long as the process."""
+class Pruning:
+    """The parts that look after BuildCachePrunes."""
 
     queue: WorkQueue
-    store: Store
+    prunes: Prunes
+    resync: Resync[BuildCachePrune]
+    reconciler: PruneReconciler
+    sink: Sink
+
+
+@dataclass(slots=True)
+class Operator:
+    """The parts that live as long as the process; `pruning` is None where others prune."""
+
+    queue: WorkQueue
     jobs: Jobs
     pool: Pool
-    resync: Resync
+    resync: Resync[ImageBuild]
     reconciler: BuildReconciler
+    pruning: Pruning | None
     watch: Watch
 
     def not_ready(self) -> str:
@@ -73,8 +90,16 @@ async def run(settings: Settings) -> None:
         metrics = Metrics()
         namespaces = tuple(settings.namespaces)
         cluster = await stack.enter_async_context(KubeClient(settings.kubeconfig, namespaces))
-        workers = await stack.enter_async_context(connected(settings))
-        operator = _wired(settings, cluster, Pool(settings.pool.name, workers, metrics), metrics)
+        shared = await stack.enter_async_context(shared_of(settings, clock))
+        workers = await stack.enter_async_context(workers_of(settings.pool, shared))
+        pool = Pool(settings.pool.name, workers, metrics)
+        pruning = None
+        if settings.prunes:
+            unspaced = KubeClient(settings.kubeconfig, plural=BUILD_CACHE_PRUNE.plural)
+            prunes_of = await stack.enter_async_context(unspaced)
+            caches = partial(caches_of, pool, {SOURCES: shared.cache})
+            pruning = _pruning(prunes_of, caches, metrics, settings.resync_seconds)
+        operator = _wired(settings, cluster, (pool, pruning), metrics)
         address = (settings.ops.host, settings.ops.port)
         port = await stack.enter_async_context(serve_ops(address, metrics, operator.not_ready))
         log.info("Operator began", ops_port=port, workers=[worker.name for worker in workers])
@@ -84,61 +109,53 @@ async def run(settings: Settings) -> None:
     log.info("Operator ended")
 
 
-@asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[list[Worker]]:
-    """The pool's workers, each with its one warm channel, closed at the end."""
-    tls = await asyncio.to_thread(read_tls, settings.pool.tls) if settings.pool.tls else None
-    controls = [Control(address, tls) for address in settings.pool.workers]
-    try:
-        yield [worker_of(control, settings.pool.slots) for control in controls]
-    finally:
-        for control in controls:
-            await control.close()
+def _wired(
+    settings: Settings,
+    cluster: KubeClient,
+    capacity: tuple[Pool, Pruning | None],
+    metrics: Metrics,
+) -> Operator:
+    pool, pruning = capacity
 
-
-def worker_of(control: Control, slots: int) -> Worker:
-    """A worker on a BuildKit daemon."""
-
-    async def probe() -> None:
-        try:
-            await control.info()
-        except BuildKitError as error:
-            raise translate(error) from error
-
-    backend = Backend({BUILDKIT: BuildKitBuilder(control)})
-    return Worker(name=control.address, slots=slots, backend=backend, probe=probe)
-
-
-def read_tls(settings: TlsSettings) -> Tls:
-    """The files' content. Raises OSError where one cannot be read."""
-
-    def content(path: Path | None) -> bytes | None:
-        return path.read_bytes() if path else None
-
-    return Tls(
-        settings.ca.read_bytes(),
-        content(settings.cert),
-        content(settings.key),
-        settings.server_name,
-    )
-
-
-def _wired(settings: Settings, cluster: KubeClient, pool: Pool, metrics: Metrics) -> Operator:
     # The queue and the reconciler call one another; the queue asks for it when work comes.
     async def work(uid: str) -> None:
         await reconciler.reconcile(uid)
 
+    def keyrings(namespace: str, plan: Plan) -> Keyring:
+        return NamespaceKeyring(cluster, namespace, plan)
+
     queue = WorkQueue(work)
-    store = Store(queue.add)
+    store = Store(BUILDS, queue.add)
     jobs = Jobs(queue.add, clock, metrics)
     scheduler = Scheduler(pool, queue.add, metrics)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    world = World(cluster, store, jobs, scheduler, metrics, clock, holder)
+    world = World(cluster, store, jobs, scheduler, metrics, keyrings, clock, holder)
     reconciler = BuildReconciler(world, queue.add_in)
     resync = Resync(cluster, store, settings.resync_seconds)
-    sink = Sink(seen=store.see, deleted=store.drop, restarted=resync.ask)
-    watch = Watch(sink, settings, metrics)
-    return Operator(queue, store, jobs, pool, resync, reconciler, watch)
+    sinks = {IMAGE_BUILD.plural: Sink(store.see, store.drop, resync.ask)}
+    if pruning is not None:
+        sinks[BUILD_CACHE_PRUNE.plural] = pruning.sink
+    watch = Watch(sinks, settings, metrics)
+    return Operator(queue, jobs, pool, resync, reconciler, pruning, watch)
+
+
+def _pruning(
+    cluster: Cluster,
+    caches: Callable[[], Mapping[Target, Cache]],
+    metrics: Metrics,
+    resync_seconds: float,
+) -> Pruning:
+    async def work(uid: str) -> None:
+        await reconciler.reconcile(uid)
+
+    queue = WorkQueue(work, workers=4)
+    store = Store(PRUNES, queue.add)
+    prunes = Prunes(queue.add)
+    world = PruneWorld(cluster, store, prunes, caches, metrics, clock)
+    reconciler = PruneReconciler(world, queue.add_in)
+    resync = Resync(cluster, store, resync_seconds)
+    sink = Sink(store.see, store.drop, resync.ask)
+    return Pruning(queue, prunes, resync, reconciler, sink)
 
 
 @asynccontextmanager
@@ -153,6 +170,11 @@ async def background(operator: Operator, broken: Callable[[], None]) -> AsyncIte
         asyncio.create_task(operator.pool.run(), name="pool"),
         asyncio.create_task(operator.resync.run(), name="resync"),
     ]
+    if operator.pruning is not None:
+        tasks += [
+            asyncio.create_task(operator.pruning.queue.run(), name="prune queue"),
+            asyncio.create_task(operator.pruning.resync.run(), name="prune resync"),
+        ]
     for task in tasks:
         task.add_done_callback(lambda _: broken())
     operator.watch.start()
@@ -169,13 +191,20 @@ async def background(operator: Operator, broken: Callable[[], None]) -> AsyncIte
 
 async def _drain(operator: Operator, seconds: float) -> None:
     """Begin nothing more; let what runs end; then stop the rest, and write Interrupted."""
-    operator.reconciler.closing = Closing.DRAINING
-    log.info("Draining", running=len(operator.jobs.uids()), seconds=seconds)
-    await operator.jobs.drained(seconds)
-    operator.reconciler.closing = Closing.CLOSED
-    for uid in operator.jobs.uids():
-        operator.queue.add(uid)
+    halves: list[Half] = [(operator.reconciler, operator.jobs, operator.queue)]
+    if operator.pruning is not None:
+        pruning = operator.pruning
+        halves.append((pruning.reconciler, pruning.prunes, pruning.queue))
+    for reconciler, running, _ in halves:
+        reconciler.closing = Closing.DRAINING
+        log.info("Draining", running=len(running.uids()), seconds=seconds)
+    await asyncio.gather(*(running.drained(seconds) for _, running, _ in halves))
+    for reconciler, running, queue in halves:
+        reconciler.closing = Closing.CLOSED
+        for uid in running.uids():
+            queue.add(uid)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST_WRITES_SECONDS):
-            await operator.queue.idle()
-            await operator.jobs.quiet()
+            for _, running, queue in halves:
+                await queue.idle()
+                await running.quiet()

@@ -48,3 +48,14 @@ class Metrics:
         self.watch_restarts = Counter(
             "imagebuild_watch_restarts", "Times the watch was begun again.", registry=registry
         )
+        self.prunes = Counter(
+            "buildcacheprune",
+            "Prunes that ended, counted once their status is written.",
+            ["phase", "reason"],
+            registry=registry,
+        )
+        self.reclaimed = Counter(
+            "buildcacheprune_reclaimed_bytes",
+            "Bytes that prunes freed, dry runs left out.",
+            registry=registry,
+        )

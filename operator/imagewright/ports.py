@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from imagewright.api.reason import Reason
 from imagewright.domain.credential import Login
 from imagewright.domain.outcome import Built, Pushed
-from imagewright.domain.plan import Git, Order, Plan, Source
+from imagewright.domain.plan import Git, Oci, Order, Plan, Source
 from imagewright.domain.progress import Advance
 from imagewright.domain.prune import Policy, Reclaimed
 from imagewright.domain.reference import Reference
@@ -33,6 +33,7 @@ class Error(Exception):
         super().__init__(message)
         self.message = message
         self.reason = reason
+        self.built: Built | None = None
 
 
 class Unavailable(Error):
@@ -95,6 +96,18 @@ class Keyring(Protocol):
         """The entries of a Secret. Raises Missing, Unavailable."""
         ...
 
+    async def config(self, name: str) -> Mapping[str, bytes]:
+        """The entries of a ConfigMap. Raises Missing, Unavailable."""
+        ...
+
+    async def logins(self) -> Mapping[str, Login]:
+        """All of them, by the registry's host. Raises what `login` raises."""
+        ...
+
+    def masks(self) -> frozenset[str]:
+        """Values that were read so far, to be kept out of all that is shown."""
+        ...
+
     async def login(self, host: str) -> Login | None:
         """Who the build is in the registry at `host` (with its port), or None: nobody.
 
@@ -124,6 +137,13 @@ class ImageStore(Protocol):
 class Sources(Protocol):
     """Contexts that the operator itself fetches, kept by content."""
 
+    async def resolve(self, source: Git | Oci, keyring: Keyring) -> Git | Oci:
+        """The source with the commit or digest that its name stands for now.
+
+        Raises Failed (SourceUnavailable) where there is none, Missing, Unavailable.
+        """
+        ...
+
     def tree(self, source: Source, keyring: Keyring) -> AbstractAsyncContextManager[Tree]:
         """The source's files in a folder that stays until the context is left.
 
@@ -147,15 +167,23 @@ class Cache(Protocol):
 class Builder(Protocol):
     """One way to turn an Order into an image. To cancel, cancel the task that awaits it."""
 
-    async def resolve(self, source: Git) -> Git:
+    def lacks(self, plan: Plan) -> str:
+        """What such a plan asks for and this builder can never do here; empty where it can all."""
+        ...
+
+    def fetches(self, source: Source) -> bool:
+        """Whether the daemon fetches such a source by itself; else it is given the files."""
+        ...
+
+    async def resolve(self, source: Git, keyring: Keyring) -> Git:
         """The source with the commit that its revision stands for now.
 
         Raises Failed where there is no such revision, Unavailable where the builder is not there.
         """
         ...
 
-    async def build(self, order: Order, report: Report) -> Built:
-        """Build and push under every name of the order.
+    async def build(self, order: Order, keyring: Keyring, report: Report) -> Built:
+        """Build the order; a builder that pushes by itself gives it every one of its names.
 
         Raises Failed, Rejected or Unavailable. Once cancelled, nothing more is pushed.
         """
@@ -165,23 +193,38 @@ class Builder(Protocol):
 class Backend(Protocol):
     """What a worker offers: plans resolved and built on its daemon."""
 
-    async def resolve(self, plan: Plan) -> Plan:
-        """The plan with a git revision resolved to its commit. Raises Failed, Unavailable."""
+    def lacks(self, plan: Plan) -> str:
+        """What such a plan asks for and the worker has not; empty where it has all.
+
+        It is known without asking the daemon, and words that may follow a worker's name.
+        """
         ...
 
-    async def build(self, ref: str, plan: Plan, report: Report) -> Built:
-        """Build under the id `ref`. Raises Rejected, Failed or Unavailable."""
+    async def resolve(self, plan: Plan, keyring: Keyring) -> Plan:
+        """The plan with its revision resolved: a commit or digest. Raises Failed, Unavailable."""
+        ...
+
+    async def build(self, ref: str, plan: Plan, keyring: Keyring, report: Report) -> Built:
+        """Build under the id `ref`, and give the image every name of the plan.
+
+        Raises Rejected, Failed or Unavailable; an error of an image that is there all the same
+        carries it as `built`.
+        """
         ...
 
 
 class Cluster(Protocol):
-    """The cluster, as far as we ask of it. Calls raise Unavailable where it does not answer."""
+    """The objects of one kind, as far as we ask of them.
 
-    def list_builds(self) -> AsyncIterator[Body]:
-        """Every ImageBuild in view, page by page."""
+    The namespace of a cluster-scoped one is empty. Calls raise Unavailable where the cluster does
+    not answer.
+    """
+
+    def list_objects(self) -> AsyncIterator[Body]:
+        """Every object in view, page by page."""
         ...
 
-    async def get_build(self, namespace: str, name: str) -> Body:
+    async def get_object(self, namespace: str, name: str) -> Body:
         """The object. Raises Gone."""
         ...
 
@@ -192,6 +235,6 @@ class Cluster(Protocol):
         """
         ...
 
-    async def delete_build(self, namespace: str, name: str, uid: str) -> None:
+    async def delete_object(self, namespace: str, name: str, uid: str) -> None:
         """Delete this very object. One that is gone already is fine."""
         ...

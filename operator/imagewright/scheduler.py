@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from imagewright.api.reason import Reason
-from imagewright.domain.facts import Granted, Turn, Waiting
+from imagewright.domain.facts import Granted, Refused, Turn, Waiting
+from imagewright.domain.plan import Plan
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
 
@@ -35,13 +36,18 @@ class Scheduler:
     def __init__(self, pool: Pool, wake: Callable[[str], None], metrics: Metrics) -> None:
         self._pool, self._wake, self._metrics = pool, wake, metrics
         self._queue: list[Place] = []
+        self._plans: dict[str, Plan] = {}
         self._granted: dict[str, Lease] = {}
         pool.changed = self._pool_changed
 
-    def enter(self, uid: str, created: str) -> None:
-        """Ask for a turn; asking again changes nothing. A free slot is granted at once."""
-        place = (created, uid)
+    def enter(self, place: Place, plan: Plan) -> None:
+        """Ask for a turn on a worker that can build the plan; asking again changes nothing.
+
+        A free slot is granted at once.
+        """
+        uid = place[1]
         if uid not in self._granted and place not in self._queue:
+            self._plans[uid] = plan
             bisect.insort(self._queue, place)
             self._grant()
 
@@ -51,9 +57,12 @@ class Scheduler:
             return Granted(lease.worker.name)
         if not any(waiting == uid for _, waiting in self._queue):
             return None
-        if trouble := self._pool.trouble():
+        able = self._pool.able(self._plans[uid])
+        if not able:
+            return Refused(self._pool.inability(self._plans[uid]))
+        if trouble := self._pool.trouble(able):
             return Waiting(Reason.NO_WORKER, trouble)
-        taken = sum(worker.leased for worker in self._pool.workers)
+        taken = sum(worker.leased for worker in able)
         return Waiting(
             Reason.QUEUED, f"Waits for a slot: all {taken} of pool {self._pool.name} are taken."
         )
@@ -65,21 +74,30 @@ class Scheduler:
     def leave(self, uid: str) -> None:
         """Out of the queue; a lease that was granted and not taken goes back."""
         self._queue = [place for place in self._queue if place[1] != uid]
+        self._plans.pop(uid, None)
         if lease := self._granted.pop(uid, None):
             lease.release()
         self._metrics.waiting.set(len(self._queue))
 
     def _grant(self) -> None:
-        while self._queue and (worker := self._freest()):
-            _, uid = self._queue.pop(0)
-            worker.leased += 1
-            self._granted[uid] = Lease(worker, self._grant)
-            self._wake(uid)
+        for place in tuple(self._queue):
+            if not any(worker.free for worker in self._pool.workers):
+                break
+            worker = self._freest(self._plans[place[1]])
+            if worker is not None:
+                self._queue.remove(place)
+                self._give(place[1], worker)
         self._metrics.waiting.set(len(self._queue))
 
-    def _freest(self) -> Worker | None:
-        worker = max(self._pool.workers, key=lambda one: one.free)
-        return worker if worker.free else None
+    def _give(self, uid: str, worker: Worker) -> None:
+        del self._plans[uid]
+        worker.leased += 1
+        self._granted[uid] = Lease(worker, self._grant)
+        self._wake(uid)
+
+    def _freest(self, plan: Plan) -> Worker | None:
+        worker = max(self._pool.able(plan), key=lambda one: one.free, default=None)
+        return worker if worker and worker.free else None
 
     def _pool_changed(self) -> None:
         """A lease on a worker that went away before its build began is worth nothing."""

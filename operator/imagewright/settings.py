@@ -46,6 +46,25 @@ class PoolSettings(Part):
     tls: TlsSettings | None = None
 
 
+class RegistrySettings(Part):
+    """How registries are spoken to."""
+
+    plain_http: list[str] = []
+    """Hosts that are spoken to without TLS, as loopback always is."""
+    ca: Path | None = None
+    """PEM of an authority that is trusted besides those of the system."""
+
+
+class SourceSettings(Part):
+    """Where the operator keeps what it fetches by itself."""
+
+    folder: Path = Path("/var/cache/imagewright")
+    max_used_space: Annotated[str, Field(pattern=r"^[0-9]+(?:[kMGTPE]|[KMGTPE]i)?$")] = "10Gi"
+    max_age_seconds: Annotated[float, Field(gt=0)] = 7 * 86400
+    allow_loopback: bool = False
+    """Whether a source may be on the operator's own machine: for tests and for the brave."""
+
+
 class OpsSettings(Part):
     """Where /metrics, /healthz and /readyz listen."""
 
@@ -66,7 +85,11 @@ class Settings(BaseSettings):
     )
 
     pool: PoolSettings = PoolSettings()
+    registries: RegistrySettings = RegistrySettings()
+    sources: SourceSettings = SourceSettings()
     namespaces: list[str] = []
+    prunes: bool = True
+    """Whether BuildCachePrunes, which are in no namespace, are this operator's to serve."""
     kubeconfig: str = ""
     drain_seconds: Annotated[float, Field(ge=0)] = 25
     resync_seconds: Annotated[float, Field(gt=0)] = 300

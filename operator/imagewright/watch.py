@@ -2,7 +2,7 @@
 
 kopf ends itself on some watch errors, and then cancels every task of its loop. So it runs in a
 thread and loop of its own, under a supervisor that starts it again; builds live in the main loop.
-Its handler is `on.event` alone: all other kinds write annotations and finalizers.
+Its handlers are `on.event` alone: all other kinds write annotations and finalizers.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import kopf
 import structlog
 
-from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
+from imagewright.api.imagebuild import GROUP, VERSION
 from imagewright.kube.access import Access, load_access
 from imagewright.metrics import Metrics
 from imagewright.ports import Body
@@ -26,6 +26,7 @@ from imagewright.settings import Settings
 
 log = structlog.get_logger("watch")
 LOOK_SECONDS = 0.25
+WATCHER = "watcher for "
 LOGIN_PAUSE = 1.0
 LOGIN_LIFE = timedelta(minutes=10)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -35,7 +36,7 @@ SHORT_LIFE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """Where what is seen goes; all three are called in the main loop."""
+    """Where what is seen of one kind goes; all three are called in the main loop."""
 
     seen: Callable[[Body], object]
     deleted: Callable[[str], None]
@@ -44,10 +45,13 @@ class Sink:
 
 
 class Watch:
-    """kopf under supervision: `start()` in the main loop, `stop()` waits for the thread's end."""
+    """kopf under supervision: `start()` in the main loop, `stop()` waits for the thread's end.
 
-    def __init__(self, sink: Sink, settings: Settings, metrics: Metrics) -> None:
-        self._sink, self._metrics = sink, metrics
+    `sinks` are the kinds that are watched, by plural.
+    """
+
+    def __init__(self, sinks: Mapping[str, Sink], settings: Settings, metrics: Metrics) -> None:
+        self._sinks, self._metrics = dict(sinks), metrics
         self._namespaces, self._kubeconfig = tuple(settings.namespaces), settings.kubeconfig
         self._stopping = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,18 +110,19 @@ class Watch:
             minder.cancel()
 
     async def _mind(self, flag: asyncio.Event) -> None:
-        """End kopf when its watcher is gone: it goes on without one, and says nothing."""
+        """End kopf when a watcher of its is gone: it goes on without it, and says nothing."""
         await flag.wait()
-        while not watching():
+        while not self._watching():
             await asyncio.sleep(LOOK_SECONDS)
         self.ready = True
         log.info("Watching", start=self._starts)
         if self._starts > 1:
             self._metrics.watch_restarts.inc()
-            self._main.call_soon_threadsafe(self._sink.restarted)
-        while watching():
+            for sink in self._sinks.values():
+                self._main.call_soon_threadsafe(sink.restarted)
+        while self._watching():
             await asyncio.sleep(LOOK_SECONDS)
-        log.warning("The watcher is gone and kopf goes on: it is ended")
+        log.warning("A watcher is gone and kopf goes on: it is ended")
         if self._task is not None:
             self._task.cancel()
 
@@ -128,15 +133,22 @@ class Watch:
         async def login(**_: Any) -> kopf.ConnectionInfo:
             return await connection(await load_access(self._kubeconfig))
 
-        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        for plural, sink in self._sinks.items():
+            self._listen(registry, plural, sink)
+        return registry
+
+    def _listen(self, registry: kopf.OperatorRegistry, plural: str, sink: Sink) -> None:
+        @kopf.on.event(GROUP, VERSION, plural, registry=registry)
         async def on_event(event: kopf.RawEvent, **_: Any) -> None:
             body: Any = event["object"]
             if event["type"] == "DELETED":
-                self._main.call_soon_threadsafe(self._sink.deleted, body["metadata"]["uid"])
+                self._main.call_soon_threadsafe(sink.deleted, body["metadata"]["uid"])
             else:
-                self._main.call_soon_threadsafe(self._sink.seen, body)
+                self._main.call_soon_threadsafe(sink.seen, body)
 
-        return registry
+    def _watching(self) -> bool:
+        """Whether a watcher of kopf's runs in this loop for each kind."""
+        return set(self._sinks) <= watched()
 
 
 async def connection(access: Access) -> kopf.ConnectionInfo:
@@ -174,9 +186,15 @@ def watch_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def watching() -> bool:
-    """Whether a watcher of kopf's runs in this loop."""
-    return any(task.get_name().startswith("watcher for") for task in asyncio.all_tasks())
+def watched() -> set[str]:
+    """The kinds, by plural, that a watcher of kopf's runs for in this loop.
+
+    kopf names the task: "watcher for imagebuilds.v1alpha1.imagewright.dev@None".
+    """
+    names = (task.get_name() for task in asyncio.all_tasks())
+    return {
+        name.removeprefix(WATCHER).partition(".")[0] for name in names if name.startswith(WATCHER)
+    }
 
 
 def run_bounded(work: Coroutine[Any, Any, None]) -> None:

@@ -24,8 +24,8 @@ def named(image: str) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no source": ({"source": {}}, "give exactly one of spec.source.inline"),
-    "two sources": ({"source": {**INLINE, "git": GIT}}, "give exactly one of spec.source.inline"),
+    "no source": ({"source": {}}, "give exactly one of inline"),
+    "two sources": ({"source": {**INLINE, "git": GIT}}, "give exactly one of inline"),
     "a contextDir that climbs out": (
         {"source": INLINE, "contextDir": "../x"},
         "write a relative path without '..'",
@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "label's key is one word",
     ),
     "an unknown field": (
-        {"source": INLINE, "registryAuth": []},
+        {"source": INLINE, "privileged": True},
         "field not declared in schema",
     ),
     "the host's network": (

@@ -14,6 +14,7 @@ import devstack
 from devstack.builds import Builds, condition
 from devstack.components import Place, buildkitd
 from devstack.operator import start_operator
+from devstack.registries import Registries
 from devstack.server import Command, Server, await_ready, free_port, start
 from imagewright.clients.buildkit import definition
 from imagewright.clients.buildkit.channel import Tls
@@ -134,7 +135,8 @@ def secure(
     chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
     (folder / "cert.pem").write_bytes(chain)
     address = f"tcp://127.0.0.1:{free_port()}"
-    plain = buildkitd(Place(stack.binaries["buildkitd"], folder), address, ())
+    place = Place(stack.binaries["buildkitd"], folder)
+    plain = buildkitd(place, address, Registries(folder))
     flags = [f"--tls{name}={folder / file}" for name, file in FILES.items()]
     command = Command(plain.name, [*plain.arguments, *flags], plain.ready)
     server = await_ready(command, start(command, folder))

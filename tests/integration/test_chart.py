@@ -12,7 +12,7 @@ from imagewright.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "imagewright"
-CRD = "imagewright.dev_imagebuilds.yaml"
+CRDS = ("imagewright.dev_buildcacheprunes.yaml", "imagewright.dev_imagebuilds.yaml")
 NAMESPACE = "chart-test"
 WATCHED = ("chart-team-a", "chart-team-b")
 DIGEST = "sha256:" + "a" * 64
@@ -257,27 +257,51 @@ def test_the_operators_role_holds_what_it_needs_and_nothing_else(chart: Chart) -
             "verbs": ["get", "list", "watch", "delete"],
         },
         {"apiGroups": group, "resources": ["imagebuilds/status"], "verbs": ["get", "patch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets", "configmaps", "serviceaccounts"],
+            "verbs": ["get"],
+        },
     ]
 
 
 def test_without_named_namespaces_the_role_is_bound_in_the_whole_cluster(chart: Chart) -> None:
     documents = chart.documents()
-    binding = only(documents, "ClusterRoleBinding")
-    assert binding["roleRef"]["name"] == "imagewright"
-    assert binding["subjects"] == [
-        {"kind": "ServiceAccount", "name": "imagewright", "namespace": NAMESPACE}
-    ]
+    bindings = of_kind(documents, "ClusterRoleBinding")
+    assert [one["roleRef"]["name"] for one in bindings] == ["imagewright", "imagewright-prunes"]
+    for binding in bindings:
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": "imagewright", "namespace": NAMESPACE}
+        ]
     assert not of_kind(documents, "RoleBinding")
 
 
 def test_with_named_namespaces_the_role_is_bound_in_these_only(chart: Chart) -> None:
     documents = chart.documents({"watchNamespaces": list(WATCHED)})
-    assert not of_kind(documents, "ClusterRoleBinding")
+    # Prunes are in no namespace, so their role is the one that is bound in the whole cluster.
+    assert only(documents, "ClusterRoleBinding")["roleRef"]["name"] == "imagewright-prunes"
     bindings = of_kind(documents, "RoleBinding")
     assert tuple(one["metadata"]["namespace"] for one in bindings) == WATCHED
     for binding in bindings:
         assert binding["roleRef"]["kind"] == "ClusterRole"
         assert binding["subjects"][0]["namespace"] == NAMESPACE
+
+
+def test_the_rights_for_prunes_come_with_their_service_and_go_with_it(chart: Chart) -> None:
+    roles = {one["metadata"]["name"]: one for one in of_kind(chart.documents(), "ClusterRole")}
+    assert [rule["resources"] for rule in roles["imagewright-prunes"]["rules"]] == [
+        ["buildcacheprunes"],
+        ["buildcacheprunes/status"],
+    ]
+    assert [rule["verbs"] for rule in roles["imagewright-prunes"]["rules"]] == [
+        ["get", "list", "watch", "delete"],
+        ["get", "patch"],
+    ]
+    without = chart.documents({"prunes": False, "watchNamespaces": list(WATCHED)})
+    assert not of_kind(without, "ClusterRoleBinding")
+    assert "imagewright-prunes" not in {
+        one["metadata"]["name"] for one in of_kind(without, "ClusterRole")
+    }
 
 
 def test_people_get_no_right_to_write_a_status(chart: Chart) -> None:
@@ -292,13 +316,19 @@ def test_people_get_no_right_to_write_a_status(chart: Chart) -> None:
     assert [rule["resources"] for rule in edit["rules"]] == [["imagebuilds"]]
 
 
-def test_the_charts_crd_is_the_generated_one() -> None:
-    assert (CHART / "files" / "crds" / CRD).read_bytes() == (ROOT / "crds" / CRD).read_bytes()
+@pytest.mark.parametrize("crd", CRDS)
+def test_the_charts_crd_is_the_generated_one(crd: str) -> None:
+    assert (CHART / "files" / "crds" / crd).read_bytes() == (ROOT / "crds" / crd).read_bytes()
 
 
-def test_the_crd_is_rendered_as_generated_and_kept(chart: Chart) -> None:
-    rendered = only(chart.documents(), "CustomResourceDefinition")
-    generated = yaml.safe_load((CHART / "files" / "crds" / CRD).read_text())
+@pytest.mark.parametrize("crd", CRDS)
+def test_the_crd_is_rendered_as_generated_and_kept(chart: Chart, crd: str) -> None:
+    generated = yaml.safe_load((CHART / "files" / "crds" / crd).read_text())
+    (rendered,) = [
+        one
+        for one in of_kind(chart.documents(), "CustomResourceDefinition")
+        if one["metadata"]["name"] == generated["metadata"]["name"]
+    ]
     assert rendered["spec"] == generated["spec"]
     assert rendered["metadata"]["name"] == generated["metadata"]["name"]
     assert rendered["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -325,6 +355,7 @@ def test_the_operator_reads_the_charts_configuration(
     path.write_text(only(documents, "ConfigMap")["data"]["config.yaml"])
     settings = load_settings(path)
     assert settings.namespaces == values.get("watchNamespaces", [])
+    assert settings.prunes
     assert settings.ops.host == "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the Pod
     assert (settings.pool.tls is not None) is ("pool" in values)
     assert settings.pool.workers == values.get("pool", {}).get(

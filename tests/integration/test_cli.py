@@ -71,7 +71,7 @@ def test_a_local_folder_stands_for_the_source(stack: devstack.Stack, tmp_path: P
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ({"source": {}}, "give exactly one of spec.source.inline"),
+        ({"source": {}}, "give exactly one of inline"),
         (inline("FROM scratch", images=["r.example/A:1"]), "written in lower case"),
         (inline("FROM scratch", contextDir="../x"), "without '..'"),
         (inline("FROM scratch", nonsense=1), "Extra inputs are not permitted"),
@@ -101,5 +101,6 @@ def test_a_worker_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_crds_command_prints_what_is_checked_in() -> None:
     command = [sys.executable, "-m", "imagewright", "crds"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    checked_in = Path("crds/imagewright.dev_imagebuilds.yaml").read_text()
-    assert printed == checked_in
+    names = ("imagebuilds", "buildcacheprunes")
+    checked_in = [Path(f"crds/imagewright.dev_{name}.yaml").read_text() for name in names]
+    assert printed == "---\n".join(checked_in)

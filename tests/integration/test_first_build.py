@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -342,3 +343,30 @@ def test_kubectl_explains_every_field_and_shows_the_columns(
     ]  # fmt: skip
     assert row.split()[:3] == ["columns", "Succeeded", "Succeeded"]
     assert operator.process.poll() is None
+
+
+@pytest.mark.row("seed-8")
+async def test_a_builder_that_no_worker_of_the_pool_has_is_refused(builds: Builds) -> None:
+    await builds.create("classic", inline(HELLO, builder="classic"))
+    ended = await builds.ended("classic")
+    assert ended.status["failure"]["reason"] == "FeatureUnsupported"
+    assert "it has no classic builder" in ended.status["failure"]["message"]
+
+
+@pytest.mark.row("B39")
+@pytest.mark.parametrize("kind", ["inline", "registry"])
+async def test_a_cache_in_a_registry_is_used_after_the_workers_own_is_gone(
+    stack: devstack.Stack, builds: Builds, kind: str
+) -> None:
+    name = f"{stack.registry}/{builds.namespace}/cached:1"
+    ref = name if kind == "inline" else f"{stack.registry}/{builds.namespace}/cache"
+    text = f"FROM {stack.base_image}\nRUN echo {builds.namespace} > /x\nRUN echo {kind} > /y\n"
+    left = {"type": "inline"} if kind == "inline" else {"type": kind, "ref": ref, "mode": "max"}
+    spec = inline({"Dockerfile": text}, images=[name])
+    await builds.create("leaves", {**spec, "cache": {"to": [left]}})
+    assert (await builds.ended("leaves")).status["cache"]["cachedSteps"] < 2
+    buildctl = str(stack.binaries["buildctl"])
+    command = [buildctl, "--addr", stack.buildkit, "prune", "--all"]
+    await asyncio.to_thread(lambda: subprocess.run(command, check=True, capture_output=True))
+    await builds.create("uses", {**spec, "cache": {"from": [{"ref": ref}]}})
+    assert (await builds.ended("uses")).status["cache"]["cachedSteps"] == 2

@@ -10,9 +10,10 @@ import pytest
 import devstack
 from bench.processes import appeared, vanished
 from devstack.builds import Builds, condition
-from devstack.components import Place, buildkitd, registry
+from devstack.components import Place, buildkitd
 from devstack.containers import remove_containers
 from devstack.operator import start_operator
+from devstack.registries import Registries
 from devstack.server import await_ready, free_port, start
 from devstack.stack import unmount
 from tests.support.proxy import ApiProxy
@@ -72,7 +73,7 @@ async def test_builds_wait_for_a_worker_and_go_on_when_it_is_back(
 ) -> None:
     place = Place(stack.binaries["buildkitd"], tmp_path)
     address = f"unix://{tmp_path}/b.sock"
-    command = buildkitd(place, address, (stack.registry,))
+    command = buildkitd(place, address, stack.registries)
     operator = await asyncio.to_thread(
         start_operator,
         tmp_path / "operator",
@@ -113,7 +114,7 @@ async def test_a_registry_that_is_down_is_tried_again_and_then_named(
     port = free_port()
     place = Place(stack.binaries["buildkitd"], tmp_path)
     address = f"unix://{tmp_path}/b.sock"
-    daemon = buildkitd(place, address, (f"127.0.0.1:{port}",))
+    daemon = buildkitd(place, address, Registries(tmp_path, {"plain": port}))
     worker = await_ready(daemon, start(daemon, tmp_path))
     operator = await asyncio.to_thread(
         start_operator,
@@ -122,7 +123,7 @@ async def test_a_registry_that_is_down_is_tried_again_and_then_named(
         namespaces=[builds.namespace],
         pool={"workers": [address], "slots": 2},
     )
-    command = registry(Place(stack.binaries["registry"], tmp_path), port)
+    command = Registries(tmp_path, {"plain": port}).one("plain", stack.binaries["registry"])
     server = None
     try:
         await builds.create("down", inline(HELLO, images=[f"127.0.0.1:{port}/a:1"]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagewright.api.imagebuild import ImageBuild
 from imagewright.domain.facts import Facts, Job, JobState
-from imagewright.domain.plan import inputs_digest
+from imagewright.domain.planning import inputs_digest
 from imagewright.ports import Body, Conflict, Gone, Unavailable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -82,12 +82,12 @@ class FakeCluster:
         meta = {**body["metadata"], "generation": generation}
         return self.put({**body, "metadata": meta, "spec": {**body["spec"], **spec}})
 
-    async def list_builds(self) -> AsyncIterator[Body]:
+    async def list_objects(self) -> AsyncIterator[Body]:
         """All of them."""
         for body in list(self.bodies.values()):
             yield body
 
-    async def get_build(self, namespace: str, name: str) -> Body:
+    async def get_object(self, namespace: str, name: str) -> Body:
         """One of them."""
         if name not in self.bodies:
             raise Gone(f"{namespace}/{name} is not there.")
@@ -98,13 +98,13 @@ class FakeCluster:
         if self.out:
             self.out -= 1
             raise Unavailable("The API server did not answer.")
-        body = dict(await self.get_build(namespace, name))
+        body = dict(await self.get_object(namespace, name))
         if patch["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict("Somebody else wrote first.")
         self.writes.append(patch)
         return self.put({**body, "status": merged(body.get("status", {}), patch["status"])})
 
-    async def delete_build(self, namespace: str, name: str, uid: str) -> None:
+    async def delete_object(self, namespace: str, name: str, uid: str) -> None:
         """Delete this very object."""
         found = self.bodies.get(name)
         if found is not None and found["metadata"]["uid"] == uid:

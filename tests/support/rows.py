@@ -20,6 +20,8 @@ CATALOGUE = Path(__file__).resolve().parents[1] / "rows.toml"
 SEVERITY = ("passed", "skipped", "failed")
 """Outcomes, each worse than the one before: a test is what its worst phase was."""
 
+UNREACHED = "unreached"
+"""The table of rows.toml that is no family, but says which rows the operator never comes to."""
 Catalogue = dict[str, dict[str, str]]
 """Family to row id to title."""
 Rows = dict[str, dict[str, str]]
@@ -50,6 +52,7 @@ class Session:
 def parse_catalogue(text: str) -> Catalogue:
     """The families of rows.toml. Raises ValueError where one id stands in two of them."""
     found: Catalogue = tomllib.loads(text)
+    found.pop(UNREACHED, None)
     seen: dict[str, str] = {}
     for family, rows in found.items():
         for row in rows:
@@ -57,6 +60,12 @@ def parse_catalogue(text: str) -> Catalogue:
                 raise ValueError(f"Row {row} stands both in {seen[row]} and in {family}.")
             seen[row] = family
     return found
+
+
+def unreached(text: str) -> dict[str, str]:
+    """Rows that nobody can come to by way of the operator, each with a sentence that says why."""
+    found: Catalogue = tomllib.loads(text)
+    return found.get(UNREACHED, {})
 
 
 def unlisted(marked: Mapping[str, Iterable[str]], catalogue: Catalogue) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +14,10 @@ import devstack
 from devstack.builds import Builds
 from devstack.operator import OperatorProcess, start_operator
 
+STACK = os.environ.get("DEVSTACK_NAME", "test")
+"""Two runs at once need two stacks."""
 _numbers = itertools.count(1)
+_run = secrets.token_hex(3)
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +25,10 @@ def stack(request: pytest.FixtureRequest) -> Iterator[devstack.Stack]:
     """The real servers, started once; their logs are kept where a test failed."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        running = devstack.up("test", lambda line: _say(f"devstack: {line}"))
+        running = devstack.up(STACK, lambda line: _say(f"devstack: {line}"))
     yield running
     failed = request.session.testsfailed > 0
-    devstack.down("test", keep_logs=failed)
+    devstack.down(STACK, keep_logs=failed)
     if failed:
         _say(f"The servers' logs are in {running.folder}.")
 
@@ -55,7 +60,7 @@ def operator(
 @pytest.fixture
 def namespace(stack: devstack.Stack) -> str:
     """A namespace that no other test has."""
-    name = f"test-{next(_numbers)}"
+    name = f"test-{_run}-{next(_numbers)}"
     command = ["create", "namespace", name]
     subprocess.run(
         [stack.binaries["kubectl"], f"--kubeconfig={stack.kubeconfig}", *command],

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from imagewright.backend import BUILDKIT, Backend
 from imagewright.builders.memory import MemoryBuilder
-from imagewright.domain.facts import Granted, Waiting
+from imagewright.domain.facts import Granted, Refused, Waiting
+from imagewright.domain.plan import CLASSIC, Inline, Plan
 from imagewright.kube.client import translate
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
 from imagewright.ports import Conflict, Gone, Rejected, Unavailable
 from imagewright.scheduler import Scheduler
 from imagewright.settings import SettingsError, load_settings
+from tests.support.parts import a_backend
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,9 @@ def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "nope.yaml")
 
 
+PLAIN, OF_CLASSIC = Plan(Inline()), Plan(Inline(), builder=CLASSIC)
+
+
 class Queue:
     """A scheduler over workers with so many slots each, and who was woken."""
 
@@ -79,7 +83,7 @@ class Queue:
         async def probe() -> None:
             return
 
-        backend = Backend({BUILDKIT: MemoryBuilder()})
+        backend = a_backend()
         self.workers = [
             Worker(f"w{number}", count, backend, probe, up=True)
             for number, count in enumerate(slots)
@@ -93,8 +97,8 @@ class Queue:
 async def test_the_oldest_goes_first_and_the_freest_worker_is_chosen() -> None:
     queue = Queue(1, 2)
     for uid, created in (("b", "2"), ("c", "3"), ("d", "4"), ("a", "1")):
-        queue.scheduler.enter(uid, created)
-        queue.scheduler.enter(uid, created)
+        queue.scheduler.enter((created, uid), PLAIN)
+        queue.scheduler.enter((created, uid), PLAIN)
     assert queue.scheduler.turn("b") == Granted("w1")
     assert isinstance(queue.scheduler.turn("a"), Waiting)
     lease = queue.scheduler.take("b")
@@ -107,8 +111,8 @@ async def test_the_oldest_goes_first_and_the_freest_worker_is_chosen() -> None:
 
 async def test_who_leaves_gives_back_what_was_granted() -> None:
     queue = Queue(1)
-    queue.scheduler.enter("a", "1")
-    queue.scheduler.enter("b", "2")
+    queue.scheduler.enter(("1", "a"), PLAIN)
+    queue.scheduler.enter(("2", "b"), PLAIN)
     queue.scheduler.leave("a")
     assert queue.scheduler.turn("a") is None
     assert queue.scheduler.turn("b") == Granted("w0")
@@ -118,14 +122,14 @@ async def test_who_leaves_gives_back_what_was_granted() -> None:
 
 async def test_a_worker_that_goes_away_takes_no_build_with_it() -> None:
     queue = Queue(1)
-    queue.scheduler.enter("a", "1")
+    queue.scheduler.enter(("1", "a"), PLAIN)
     queue.workers[0].suspect()
     queue.workers[0].trouble = "connection refused"
     queue.woken.clear()
     queue.pool.changed()
     assert queue.scheduler.turn("a") is None
     assert queue.woken == ["a"]
-    queue.scheduler.enter("a", "1")
+    queue.scheduler.enter(("1", "a"), PLAIN)
     turn = queue.scheduler.turn("a")
     assert isinstance(turn, Waiting)
     assert "connection refused" in turn.message
@@ -138,7 +142,7 @@ async def test_a_thousand_builds_go_in_the_order_they_were_created_within_the_sl
     queue = Queue(2, 1)
     ages = [f"{number * 617 % 1000:04}" for number in range(1000)]
     for age in ages:
-        queue.scheduler.enter(f"uid-{age}", age)
+        queue.scheduler.enter((age, f"uid-{age}"), PLAIN)
     first = ages[:3]
     went: list[str] = []
     while queue.woken:
@@ -148,6 +152,29 @@ async def test_a_thousand_builds_go_in_the_order_they_were_created_within_the_sl
         went.append(uid.removeprefix("uid-"))
     assert went[:3] == first
     assert went[3:] == sorted(set(ages) - set(first))
+
+
+async def test_a_build_waits_for_a_worker_with_its_builder_and_others_pass_it() -> None:
+    queue = Queue(1, 1)
+    queue.workers[1].backend = a_backend(classic=MemoryBuilder())
+    queue.scheduler.enter(("1", "a"), OF_CLASSIC)
+    queue.scheduler.enter(("2", "b"), OF_CLASSIC)
+    queue.scheduler.enter(("3", "c"), PLAIN)
+    assert queue.scheduler.turn("a") == Granted("w1")
+    assert isinstance(queue.scheduler.turn("b"), Waiting)
+    assert queue.scheduler.turn("c") == Granted("w0")
+    queue.scheduler.take("a").release()
+    assert queue.scheduler.turn("b") == Granted("w1")
+
+
+async def test_a_builder_that_no_worker_has_is_refused_and_not_waited_for() -> None:
+    queue = Queue(1)
+    queue.scheduler.enter(("1", "a"), OF_CLASSIC)
+    turn = queue.scheduler.turn("a")
+    assert isinstance(turn, Refused)
+    assert "No worker of pool p can build this" in turn.message
+    queue.scheduler.leave("a")
+    assert queue.scheduler.turn("a") is None
 
 
 @pytest.mark.parametrize(

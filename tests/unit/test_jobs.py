@@ -6,21 +6,26 @@ from collections.abc import Callable
 import pytest
 
 from imagewright.api.reason import Reason
-from imagewright.backend import BUILDKIT, Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.facts import Ended, Prepared, Preparing, Running
 from imagewright.domain.outcome import Broken, Built
 from imagewright.domain.plan import Git, Inline, Plan
 from imagewright.domain.progress import Advance, Output, Progress, Step
-from imagewright.jobs import Jobs, attempt, broken_by
+from imagewright.jobs import Jobs, Task, attempt, broken_by
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
 from imagewright.ports import Error, Failed, Rejected, Unavailable
 from imagewright.scheduler import Lease, Scheduler
 from tests.support.makers import NOW, UID
+from tests.support.parts import FakeKeyring, a_backend
 
-PLAN = Plan(Inline({"Dockerfile": "FROM scratch\n"}), images=("r.example/a:1",))
+PLAN = Plan(Inline({"Dockerfile": b"FROM scratch\n"}), images=("r.example/a:1",))
 STEP = Step("1", "[1/1] RUN x", started=1.0, error="exit code: 7")
+
+
+def task(plan: Plan) -> Task:
+    """The plan to be built, with an empty keyring."""
+    return Task("inputs", plan, FakeKeyring())
 
 
 class Bench:
@@ -31,7 +36,7 @@ class Bench:
             return
 
         self.builder = MemoryBuilder()
-        self.worker = Worker("w", 1, Backend({BUILDKIT: self.builder}), probe, up=True)
+        self.worker = Worker("w", 1, a_backend(self.builder), probe, up=True)
         metrics = Metrics()
         self.scheduler = Scheduler(Pool("p", [self.worker], metrics), lambda _: None, metrics)
         self.woken: list[str] = []
@@ -39,17 +44,17 @@ class Bench:
 
     def lease(self) -> Lease:
         """The slot."""
-        self.scheduler.enter(UID, "1")
+        self.scheduler.enter(("1", UID), PLAN)
         return self.scheduler.take(UID)
 
     def begin(self) -> None:
         """Build."""
-        self.jobs.begin(UID, "inputs", "ref", (PLAN, self.lease()))
+        self.jobs.begin(UID, task(PLAN), "ref", self.lease())
 
     def prepare(self) -> None:
         """Resolve a branch."""
         plan = Plan(Git("https://git.example/app", "main"))
-        self.jobs.prepare(UID, "inputs", plan, self.lease())
+        self.jobs.prepare(UID, task(plan), self.lease())
 
     async def until(self, right: Callable[[], object]) -> None:
         """Let the loop turn until it is right."""
@@ -89,7 +94,9 @@ async def test_a_resolved_build_keeps_its_slot_for_what_comes_next() -> None:
     assert plan is not None
     assert isinstance(plan.source, Git)
     assert len(plan.source.commit) == 40
-    bench.jobs.begin(UID, "inputs", "ref", (plan, bench.jobs.lease_of(UID)))
+    lease = bench.jobs.lease_of(UID)
+    assert lease is not None
+    bench.jobs.begin(UID, task(plan), "ref", lease)
     await bench.until(lambda: isinstance(state(bench), Ended))
     await bench.until(lambda: bench.worker.leased == 0)
 
@@ -203,7 +210,7 @@ def test_an_error_before_any_step_has_no_log() -> None:
 async def test_a_bad_name_ends_an_attempt_before_anything_is_sent() -> None:
     bench = Bench()
     plan = Plan(Inline({}), images=("r.example/a@sha256:0",))
-    outcome = await attempt(bench.worker.backend, "ref", plan, Progress())
+    outcome = await attempt(bench.worker.backend, ("ref", FakeKeyring()), plan, Progress())
     assert isinstance(outcome, Broken)
     assert (outcome.reason, outcome.retryable) == (Reason.INVALID_REFERENCE, False)
     assert bench.builder.orders == []
@@ -212,7 +219,9 @@ async def test_a_bad_name_ends_an_attempt_before_anything_is_sent() -> None:
 async def test_cancelling_an_attempt_is_no_outcome() -> None:
     bench = Bench()
     bench.builder.go.clear()
-    task = asyncio.create_task(attempt(bench.worker.backend, "ref", PLAN, Progress()))
+    task = asyncio.create_task(
+        attempt(bench.worker.backend, ("ref", FakeKeyring()), PLAN, Progress())
+    )
     await bench.until(lambda: bench.builder.orders)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -222,6 +231,6 @@ async def test_cancelling_an_attempt_is_no_outcome() -> None:
 async def test_an_attempt_counts_what_came_from_the_cache() -> None:
     known = Progress()
     known.apply(Advance((Step("a", "[1/2] FROM x", cached=True), Step("b", "[2/2] RUN x"))))
-    outcome = await attempt(Bench().worker.backend, "ref", PLAN, known)
+    outcome = await attempt(Bench().worker.backend, ("ref", FakeKeyring()), PLAN, known)
     assert isinstance(outcome, Built)
     assert (outcome.cached_steps, outcome.total_steps) == (1, 3)

@@ -5,11 +5,11 @@ import contextlib
 
 import pytest
 
-from imagewright.backend import BUILDKIT, Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
 from imagewright.ports import Unavailable
+from tests.support.parts import a_backend
 
 
 class Daemons:
@@ -32,7 +32,7 @@ class Daemons:
             if name in self.down:
                 raise Unavailable(self.down[name])
 
-        return Worker(name, 2, Backend({BUILDKIT: MemoryBuilder()}), probe)
+        return Worker(name, 2, a_backend(MemoryBuilder()), probe)
 
     def changed(self) -> None:
         """Somebody came or went."""
@@ -47,10 +47,10 @@ class Daemons:
 async def test_a_worker_has_no_free_slot_before_it_has_answered() -> None:
     daemons = Daemons("a")
     assert daemons.workers[0].free == 0
-    assert "a: not asked yet" in daemons.pool.trouble()
+    assert "a: not asked yet" in daemons.pool.trouble(daemons.workers)
     await daemons.look()
     assert daemons.workers[0].free == 2
-    assert daemons.pool.trouble() == ""
+    assert daemons.pool.trouble(daemons.workers) == ""
 
 
 @pytest.mark.row("F11")
@@ -68,10 +68,10 @@ async def test_one_worker_that_answers_is_enough() -> None:
     daemons = Daemons("a", "b")
     daemons.down = {"a": "refused"}
     await daemons.look()
-    assert daemons.pool.trouble() == ""
+    assert daemons.pool.trouble(daemons.workers) == ""
     daemons.down = {"a": "refused", "b": "timeout"}
     await daemons.look()
-    told = daemons.pool.trouble()
+    told = daemons.pool.trouble(daemons.workers)
     assert told.startswith("No worker of pool p answers; it begins by itself when one does.")
     assert "a: refused; b: timeout." in told
 

@@ -1,5 +1,6 @@
--- Argo CD's view of an ImageBuild. Put this text into the ConfigMap argocd-cm as
--- resource.customizations.health.imagewright.dev_ImageBuild.
+-- Argo CD's view of an ImageBuild and of a BuildCachePrune. Put this text into the ConfigMap argocd-cm as
+-- resource.customizations.health.imagewright.dev_ImageBuild and, for the other kind, as
+-- resource.customizations.health.imagewright.dev_BuildCachePrune.
 local function condition(kind)
   for _, one in ipairs((obj.status or {}).conditions or {}) do
     if one.type == kind then
@@ -25,6 +26,9 @@ if succeeded.status == "True" then
   health.status = "Healthy"
 elseif succeeded.status == "False" then
   health.status = "Degraded"
+elseif succeeded.reason == "Scheduled" then
+  -- A schedule that waits for its first time is as it should be.
+  health.status = "Healthy"
 elseif succeeded.reason == "Suspended" then
   health.status = "Suspended"
 else

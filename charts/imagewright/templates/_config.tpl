@@ -13,7 +13,17 @@ pool:
     serverName: {{ .serverName | quote }}
   {{- end }}
   {{- end }}
+registries:
+  plainHttp: {{ toJson .Values.registries.plainHttp }}
+  {{- if .Values.registries.caSecretName }}
+  ca: /etc/imagewright/registry-ca/ca.crt
+  {{- end }}
+sources:
+  folder: /var/cache/imagewright
+  maxUsedSpace: {{ .Values.sources.maxUsedSpace | quote }}
+  maxAgeSeconds: {{ .Values.sources.maxAgeSeconds }}
 namespaces: {{ toJson .Values.watchNamespaces }}
+prunes: {{ .Values.prunes }}
 drainSeconds: {{ .Values.drainSeconds }}
 ops:
   host: "0.0.0.0"

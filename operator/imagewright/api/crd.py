@@ -1,25 +1,39 @@
-"""The CustomResourceDefinition, generated from the pydantic models.
+"""The CustomResourceDefinitions, generated from the pydantic models.
 
 A structural schema is OpenAPI v3 without references, unions or nulls; what pydantic writes that
 way is resolved here, and anything that would not survive is an error at generation, not at
 `kubectl apply`.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
-from imagewright.api.imagebuild import (
-    GROUP,
-    KIND,
-    PLURAL,
-    VERSION,
-    ImageBuildSpec,
-    ImageBuildStatus,
-)
+from imagewright.api.buildcacheprune import BuildCachePruneSpec, BuildCachePruneStatus
+from imagewright.api.buildstatus import ImageBuildStatus
+from imagewright.api.imagebuild import GROUP, KIND, PLURAL, VERSION, ImageBuildSpec
 from imagewright.api.rule import Model
 
 DROPPED = ("title", "$defs")
 SUCCEEDED = '.status.conditions[?(@.type=="Succeeded")]'
-COLUMNS: tuple[tuple[str, str, str, int], ...] = (
+Column = tuple[str, str, str, int]
+"""A column of `kubectl get`: its name, type, JSON path, and priority (1: only when wide)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a CustomResourceDefinition says beside its schemas."""
+
+    name: str
+    plural: str
+    short: str
+    scope: str
+    description: str
+    columns: tuple[Column, ...]
+    spec: type[Model]
+    status: type[Model]
+
+
+COLUMNS: tuple[Column, ...] = (
     ("Status", "string", ".status.phase", 0),
     ("Reason", "string", f"{SUCCEEDED}.reason", 0),
     ("Image", "string", ".spec.images[0]", 0),
@@ -30,23 +44,54 @@ COLUMNS: tuple[tuple[str, str, str, int], ...] = (
     ("Worker", "string", ".status.claim.worker", 1),
     ("Attempt", "integer", ".status.attempt", 1),
 )
+IMAGE_BUILD = Kind(
+    name=KIND,
+    plural=PLURAL,
+    short="ib",
+    scope="Namespaced",
+    description="One image build, from source to pushed names.",
+    columns=COLUMNS,
+    spec=ImageBuildSpec,
+    status=ImageBuildStatus,
+)
+BUILD_CACHE_PRUNE = Kind(
+    name="BuildCachePrune",
+    plural="buildcacheprunes",
+    short="bcp",
+    scope="Cluster",
+    description="What the workers and the source cache hold, freed once or by a schedule.",
+    columns=(
+        ("Status", "string", ".status.phase", 0),
+        ("Reason", "string", f"{SUCCEEDED}.reason", 0),
+        ("Reclaimed", "integer", ".status.reclaimedBytes", 0),
+        ("Deleted", "integer", ".status.cachesDeleted", 0),
+        ("Schedule", "string", ".spec.schedule", 0),
+        ("Started", "date", ".status.startTime", 0),
+        ("Age", "date", ".metadata.creationTimestamp", 0),
+        ("DryRun", "boolean", ".spec.dryRun", 1),
+        ("Message", "string", f"{SUCCEEDED}.message", 1),
+    ),
+    spec=BuildCachePruneSpec,
+    status=BuildCachePruneStatus,
+)
+KINDS = (IMAGE_BUILD, BUILD_CACHE_PRUNE)
 
 
-def imagebuild_crd() -> dict[str, Any]:
-    """The CustomResourceDefinition of ImageBuild, ready to be applied."""
+def crd_of(kind: Kind) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind, ready to be applied."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": kind.scope,
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": "imagebuild",
-                "shortNames": ["ib"],
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short],
                 "categories": ["builds"],
             },
             "versions": [
@@ -55,8 +100,8 @@ def imagebuild_crd() -> dict[str, Any]:
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
-                    "schema": {"openAPIV3Schema": _root()},
+                    "additionalPrinterColumns": [_column(*column) for column in kind.columns],
+                    "schema": {"openAPIV3Schema": _root(kind)},
                 }
             ],
         },
@@ -69,16 +114,16 @@ def structural(model: type[Model]) -> dict[str, Any]:
     return _resolved(schema, schema.get("$defs", {}))
 
 
-def _root() -> dict[str, Any]:
-    status = structural(ImageBuildStatus)
+def _root(kind: Kind) -> dict[str, Any]:
+    status = structural(kind.status)
     # Without it kstatus calls an object that nobody has looked at yet Current, and GitOps tools
-    # would go on before the build began.
+    # would go on before it began.
     status["default"] = {"observedGeneration": -1}
     return {
         "type": "object",
-        "description": "One image build, from source to pushed names.",
+        "description": kind.description,
         "required": ["spec"],
-        "properties": {"spec": structural(ImageBuildSpec), "status": status},
+        "properties": {"spec": structural(kind.spec), "status": status},
     }
 
 
@@ -121,6 +166,8 @@ def _plain(node: dict[str, Any]) -> None:
         del node["additionalProperties"]  # Unknown fields are pruned: the schema is closed anyway.
     if node.get("default", ...) is None:
         del node["default"]
+    elif isinstance(node.get("default"), dict):
+        node["default"] = {key: part for key, part in node["default"].items() if part is not None}
     for here, there in (("maxLength", "maxProperties"), ("minLength", "minProperties")):
         if node.get("type") == "object" and here in node:
             node[there] = node.pop(here)

@@ -1,23 +1,32 @@
 """ImageBuild: one image build, from source to pushed names."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from imagewright.api.condition import Condition
+from imagewright.api.buildstatus import ImageBuildStatus
+from imagewright.api.option import (
+    MOUNTS,
+    Attestations,
+    BuildArg,
+    Cache,
+    ExtraHost,
+    Limits,
+    Mount,
+    Output,
+    RegistryAuth,
+    Ulimit,
+)
 from imagewright.api.rule import Model, Rule, list_type
+from imagewright.api.source import INLINE_BYTES, Source
 from imagewright.api.text import (
-    ArgumentName,
     ContextDir,
     DockerfilePath,
-    GitUrl,
-    HttpUrl,
     ImageName,
+    ObjectName,
     Platform,
-    Revision,
-    Sha256,
+    Quantity,
     keys,
 )
 
@@ -25,40 +34,6 @@ GROUP, VERSION, PLURAL, KIND = "imagewright.dev", "v1alpha1", "imagebuilds", "Im
 API_VERSION = f"{GROUP}/{VERSION}"
 CANCEL_ANNOTATION = f"{GROUP}/cancel"
 """Cancels like spec.cancel; its value is the reason shown. GitOps self-heal leaves it alone."""
-INLINE_BYTES = 256 << 10
-
-
-class Phase(StrEnum):
-    """A summary for people; programs wait on conditions."""
-
-    PENDING = "Pending"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-    SUSPENDED = "Suspended"
-
-
-FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
-
-FileMap = Annotated[
-    dict[str, Annotated[str, Field(max_length=INLINE_BYTES)]],
-    Field(max_length=128),
-    Rule(
-        "self.all(path, path != '' && !path.startsWith('/') && !path.endsWith('/') && "
-        "!path.split('/').exists(part, part in ['', '.', '..']))",
-        lambda files: all(
-            path and not {"", ".", ".."}.intersection(path.split("/")) for path in files
-        ),
-        "A file's path is relative and plain, without '.', '..' or empty parts: write Dockerfile "
-        "or src/main.c.",
-    ),
-    Rule(
-        f"self.map(path, size(self[path])).sum() <= {INLINE_BYTES}",
-        lambda files: sum(len(text) for text in files.values()) <= INLINE_BYTES,
-        "Inline files hold 256 KiB in all: put larger sources into git or behind an http url.",
-    ),
-]
 Words = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=128)]
 Labels = Annotated[
     Words, keys(r"^[^\s=]+$", "A label's key is one word, such as org.opencontainers.image.title.")
@@ -67,69 +42,6 @@ Annotations = Annotated[
     Words,
     keys(r"^[^\s=]+$", "An annotation's key is one word, such as org.opencontainers.image.url."),
 ]
-
-
-class InlineSource(Model):
-    """Files that stand in the object itself."""
-
-    files: FileMap = Field(description="Relative path to text; 256 KiB in all.")
-
-
-class GitSource(Model):
-    """A git repository, fetched by the worker."""
-
-    url: GitUrl = Field(description="Of the repository, over https, http or git.")
-    revision: Revision | None = Field(
-        None,
-        description="Branch, tag or commit; the default branch where unset. It is resolved to a "
-        "commit before the build, which status.source.revision shows.",
-    )
-    submodules: bool = Field(default=False, description="Fetch submodules too.")
-
-
-class HttpSource(Model):
-    """A tar archive, plain or compressed, or a bare Dockerfile, fetched by the worker."""
-
-    url: HttpUrl = Field(description="Where the archive or Dockerfile is.")
-    sha256: Sha256 | None = Field(
-        None, description="Of the download, in hex; anything else is refused. Best always given."
-    )
-
-
-class Source(Model):
-    """Where the build context comes from."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "[has(self.inline), has(self.git), has(self.http)].filter(given, given).size() == 1",
-            lambda source: (
-                sum(part is not None for part in (source.inline, source.git, source.http)) == 1
-            ),
-            "A build has one source: give exactly one of spec.source.inline, spec.source.git and "
-            "spec.source.http.",
-        ),
-    )
-
-    inline: InlineSource | None = Field(None, description="Files that stand in the object itself.")
-    git: GitSource | None = Field(None, description="A git repository, fetched by the worker.")
-    http: HttpSource | None = Field(
-        None, description="A tar archive or a bare Dockerfile behind a URL, fetched by the worker."
-    )
-
-
-class BuildArg(Model):
-    """One --build-arg."""
-
-    name: ArgumentName = Field(description="As ARG names it in the Dockerfile.")
-    value: Annotated[str, Field(max_length=32768)] = Field(
-        "", description="Ends up in the image's history: never a secret."
-    )
-
-
-class Cache(Model):
-    """How the build uses what earlier ones left."""
-
-    no_cache: bool = Field(default=False, description="Run every step again.")
 
 
 class ImageBuildSpec(Model):
@@ -153,6 +65,9 @@ class ImageBuildSpec(Model):
     dockerfile_inline: Annotated[str, Field(min_length=1, max_length=INLINE_BYTES)] | None = Field(
         None, description="The Dockerfile's text, instead of a file."
     )
+    builder: Literal["buildkit", "classic"] = Field(
+        "buildkit", description="BuildKit, or the classic builder of a Docker Engine."
+    )
     target: Annotated[str, Field(max_length=256)] = Field(
         "", description="The stage to build; the last one where unset."
     )
@@ -171,12 +86,52 @@ class ImageBuildSpec(Model):
         description="Platforms to build for, such as linux/arm64; the worker's own where empty.",
         json_schema_extra=dict(list_type("set")),
     )
+    secrets: Annotated[list[Mount], Field(max_length=64)] = Field(
+        default=[],
+        description="Secrets that a RUN --mount=type=secret may see.",
+        json_schema_extra=MOUNTS,
+    )
+    ssh: Annotated[list[Mount], Field(max_length=16)] = Field(
+        default=[],
+        description="Private keys that a RUN --mount=type=ssh may use, but never see.",
+        json_schema_extra=MOUNTS,
+    )
+    registry_auth: Annotated[list[RegistryAuth], Field(max_length=16)] = Field(
+        default=[],
+        description="Who the build is in registries; the first that knows a registry counts.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    service_account_name: ObjectName | None = Field(
+        None, description="Its imagePullSecrets count too, after registryAuth."
+    )
     pull: bool = Field(default=False, description="Ask the registry for newer base images.")
     cache: Cache = Field(
         default=Cache(no_cache=False), description="How the build uses what earlier ones left."
     )
+    squash: bool = Field(
+        default=False, description="Merge the layers above the base image into one."
+    )
     network: Literal["default", "none"] = Field(
         "default", description="What RUN steps see of the network."
+    )
+    extra_hosts: Annotated[list[ExtraHost], Field(max_length=64)] = Field(
+        default=[],
+        description="Further lines of /etc/hosts for RUN.",
+        json_schema_extra=dict(list_type("map", "hostname")),
+    )
+    shm_size: Quantity | None = Field(None, description="Bytes of /dev/shm for RUN, such as 64Mi.")
+    ulimits: Annotated[list[Ulimit], Field(max_length=32)] = Field(
+        default=[],
+        description="Limits of the processes of RUN.",
+        json_schema_extra=dict(list_type("map", "name")),
+    )
+    limits: Limits | None = Field(None, description="What the steps of a classic build may use.")
+    attestations: Attestations = Field(
+        default=Attestations(provenance="none"),
+        description="What is attached to the image about how it came to be.",
+    )
+    output: Output = Field(
+        default=Output(compression="gzip"), description="The form of the pushed image."
     )
     active_deadline_seconds: Annotated[int, Field(ge=1, le=604800)] = Field(
         3600, description="From the start of the first attempt; then the build is stopped."
@@ -191,103 +146,6 @@ class ImageBuildSpec(Model):
     rebuild_token: Annotated[str, Field(max_length=256)] = Field(
         "", description="Any change of it starts a new run of the same inputs."
     )
-
-
-class Claim(Model):
-    """Who builds it now."""
-
-    holder: str = Field(description="The operator that runs the build.")
-    worker: str = Field(description="The worker it runs on.")
-    ref: str = Field(description="The build's id on that worker.")
-
-
-class PushedImage(Model):
-    """One name of the image."""
-
-    name: str = Field(description="Registry and repository.")
-    tag: str = Field(description="The tag.")
-    digest: str = Field(description="Of the manifest or index that the name now stands for.")
-    reference: str = Field(description="Name and digest: the same image for ever.")
-    state: str = Field(description="Pushed.")
-
-
-class ResolvedSource(Model):
-    """What was really built."""
-
-    revision: str = Field(description="The commit, or the digest of the download.")
-
-
-class CacheUse(Model):
-    """How much of the build was done before."""
-
-    cached_steps: int = Field(description="Steps taken from the cache.")
-    total_steps: int = Field(description="Steps of the Dockerfile.")
-
-
-class ProgressReport(Model):
-    """How far a running build is."""
-
-    percent: int = Field(description="0 to 100; never falls within an attempt.")
-    step: str = Field(description="What runs now.")
-
-
-class Failure(Model):
-    """Why it failed."""
-
-    reason: str = Field(description="One of the documented reasons.")
-    message: str = Field(description="A sentence: what, where, what to do.")
-    step: str | None = Field(None, description="The step that failed.")
-    line: int | None = Field(None, description="Its line in the Dockerfile, from 1.")
-    exit_code: int | None = Field(None, description="Of the step's process; 128 + n for signal n.")
-    retryable: bool = Field(description="The same object may succeed when it is tried again.")
-
-
-class LastSuccess(Model):
-    """The last run that succeeded."""
-
-    generation: int = Field(description="metadata.generation it was built from.")
-    image_digest: str = Field(description="Its digest; empty where nothing was pushed.")
-    time: datetime = Field(description="When it ended.")
-
-
-class ImageBuildStatus(Model):
-    """What is true of the build now. A field of a newer version is left alone."""
-
-    model_config = {**Model.model_config, "extra": "ignore"}
-
-    observed_generation: int = Field(
-        -1, description="The metadata.generation that this status speaks of."
-    )
-    inputs_digest: str | None = Field(
-        None, description="Over the fields of the spec that decide the image."
-    )
-    phase: Phase | None = Field(None, description="A summary for people; wait on conditions.")
-    conditions: list[Condition] = Field(
-        default=[],
-        description="Succeeded, Complete, Ready; Reconciling and Stalled while they are true.",
-        json_schema_extra=dict(list_type("map", "type")),
-    )
-    attempt: int | None = Field(None, description="Attempts begun in this run, from 1.")
-    claim: Claim | None = Field(None, description="Who builds it now.")
-    start_time: datetime | None = Field(None, description="When the first attempt began.")
-    completion_time: datetime | None = Field(None, description="When it ended.")
-    image_id: str | None = Field(
-        None, alias="imageID", description="Digest of the image's configuration."
-    )
-    image_digest: str | None = Field(None, description="Digest of the image's manifest or index.")
-    images: list[PushedImage] | None = Field(
-        None,
-        description="The names, in the order of spec.images.",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
-    )
-    source: ResolvedSource | None = Field(None, description="What was really built.")
-    cache: CacheUse | None = Field(None, description="How much of it was done before.")
-    progress: ProgressReport | None = Field(None, description="How far it is, while it runs.")
-    failure: Failure | None = Field(None, description="Why it failed.")
-    log_tail: str | None = Field(
-        None, description="The last lines that the failed step printed, 4 KiB at most."
-    )
-    last_success: LastSuccess | None = Field(None, description="The last run that succeeded.")
 
 
 class Metadata(Model):

@@ -29,6 +29,11 @@ class Reason(StrEnum):
     CANCELLED = "Cancelled"
     INTERRUPTED = "Interrupted"
     TLS_FAILED = "TLSFailed"
+    SCHEDULED = "Scheduled"
+    PRUNING = "Pruning"
+    PRUNE_FAILED = "PruneFailed"
+    NO_TARGET = "NoTarget"
+    INVALID_SCHEDULE = "InvalidSchedule"
 
 
 MEANING: dict[Reason, str] = {
@@ -55,4 +60,9 @@ MEANING: dict[Reason, str] = {
     Reason.CANCELLED: "Somebody asked for its end.",
     Reason.INTERRUPTED: "The operator went down; the next one begins another attempt.",
     Reason.TLS_FAILED: "The worker's or our certificate was not accepted.",
+    Reason.SCHEDULED: "A prune waits for the next time of its schedule.",
+    Reason.PRUNING: "The caches are being pruned.",
+    Reason.PRUNE_FAILED: "A cache could not be pruned: see status.targets.",
+    Reason.NO_TARGET: "spec.pools, spec.workers and spec.include leave no cache to prune.",
+    Reason.INVALID_SCHEDULE: "spec.schedule or spec.timeZone cannot be used as written.",
 }

@@ -16,9 +16,17 @@ _LOWER = r"^(?:[a-zA-Z0-9.-]*[.:\]][a-zA-Z0-9.:\]-]*/|localhost/)?[^A-Z]+(?::[A-
 _REVISION = r"^[A-Za-z0-9_./@+-]+$"
 _ARGUMENT = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _PLATFORM = r"^[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?$"
-_GIT_URL = r"^(?:https?|git)://[^\s?#]+$"
+_GIT_URL = (
+    r"^(?:(?:https?|git|ssh)://[^\s?#-][^\s?#]*|"
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9.-]+:[^\s?#:]+)$"
+)
 _HTTP_URL = r"^https?://[^\s#]+$"
-_CREDENTIALS = r"^[a-z]+://[^/@]*@"
+_CREDENTIALS = r"^(?:https?|git)://[^/@]*@|^ssh://[^/@]*:[^/@]*@"
+_OBJECT = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_ENTRY = r"^[-._a-zA-Z0-9]+$"
+# At most 10^18 - 1 bytes, so that any size fits the 64-bit numbers of every daemon.
+_QUANTITY = r"^(?:[0-9]{1,18}|[0-9]{1,6}(?:k|[MGT]|[KMGT]i)|[0-9]{1,3}Pi?)$"
+_SOURCE_IMAGE = IMAGE[:-1] + r"(?:@sha256:[a-f0-9]{64})?$"
 RESERVED_ARGUMENTS = ("BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS")
 
 
@@ -27,7 +35,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\$\Z", r"\\Z", pattern), re.ASCII)
 
 
-def _matches(pattern: str, message: str) -> Rule:
+def matches(pattern: str, message: str) -> Rule:
+    """A rule that a text must match, by a pattern of RE2's."""
     search = compiled(pattern).search
     return Rule(f"self.matches({_quoted(pattern)})", lambda v: bool(search(v)), message)
 
@@ -73,12 +82,12 @@ ImageName = Annotated[
         "An image name holds no comma, '=' or space: give each name as an item of its own in "
         "spec.images.",
     ),
-    _matches(
+    matches(
         _LOWER,
         "A repository is written in lower case, only its tag may hold capitals: write "
         "registry.example/app:1.2.",
     ),
-    _matches(
+    matches(
         IMAGE,
         "This is no image name: write [registry/]repository[:tag], such as "
         "registry.example/app:1.2.",
@@ -112,22 +121,23 @@ GitUrl = Annotated[
     str,
     Field(max_length=2048),
     NO_CREDENTIALS,
-    _matches(
+    matches(
         _GIT_URL,
-        "A git url begins with https://, http:// or git:// and ends at the repository: the "
-        "revision goes into spec.source.git.revision, a folder into spec.contextDir.",
+        "A git url begins with https://, http://, git:// or ssh://, or is git@host:path, and ends "
+        "at the repository: the revision goes into spec.source.git.revision, a folder into "
+        "spec.contextDir.",
     ),
 ]
 HttpUrl = Annotated[
     str,
     Field(max_length=2048),
     NO_CREDENTIALS,
-    _matches(_HTTP_URL, "An http source is one URL that begins with https:// or http://."),
+    matches(_HTTP_URL, "An http source is one URL that begins with https:// or http://."),
 ]
 Sha256 = Annotated[
     str,
     Field(max_length=71),
-    _matches(
+    matches(
         r"^[a-f0-9]{64}$",
         "A sha256 is 64 digits in lower-case hex, as sha256sum prints it, without 'sha256:'.",
     ),
@@ -135,7 +145,7 @@ Sha256 = Annotated[
 ArgumentName = Annotated[
     str,
     Field(min_length=1, max_length=256),
-    _matches(
+    matches(
         _ARGUMENT,
         "A build argument is named like a variable: letters, digits and '_', not a digit first.",
     ),
@@ -149,5 +159,46 @@ ArgumentName = Annotated[
 Platform = Annotated[
     str,
     Field(min_length=3, max_length=64),
-    _matches(_PLATFORM, "A platform is written os/arch or os/arch/variant, such as linux/arm64."),
+    matches(_PLATFORM, "A platform is written os/arch or os/arch/variant, such as linux/arm64."),
+]
+ObjectName = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    matches(_OBJECT, "This is no name of an object: lower-case letters, digits, '-' and '.'."),
+]
+EntryName = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    matches(_ENTRY, "This is no key of an entry: letters, digits, '-', '_' and '.'."),
+]
+MountId = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    matches(_ENTRY, "This is no id of a mount: letters, digits, '-', '_' and '.'."),
+]
+SourceImage = Annotated[
+    str,
+    Field(min_length=1, max_length=512),
+    matches(
+        _SOURCE_IMAGE,
+        "This is no image name: write [registry/]repository[:tag][@sha256:...] in lower case.",
+    ),
+]
+HostName = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    matches(
+        rf"^{_LABEL}(?:\.{_LABEL})*$",
+        "This is no host name: letters, digits and '-', with dots between its parts.",
+    ),
+]
+IpAddress = Annotated[
+    str,
+    Field(min_length=2, max_length=45),
+    matches(r"^(?:[0-9a-fA-F.:]+|host-gateway)$", "This is no IP address, such as 10.0.0.7."),
+]
+Quantity = Annotated[
+    str,
+    Field(min_length=1, max_length=24),
+    matches(_QUANTITY, "This is no size: write bytes, or such as 512Mi, 10Gi or 1500M."),
 ]

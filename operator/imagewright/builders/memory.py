@@ -5,9 +5,9 @@ import hashlib
 from dataclasses import replace
 
 from imagewright.domain.outcome import Built, Pushed
-from imagewright.domain.plan import Git, Order
+from imagewright.domain.plan import Git, Order, Plan, Source
 from imagewright.domain.progress import Advance, Step
-from imagewright.ports import Error, Report
+from imagewright.ports import Error, Keyring, Report
 
 
 class MemoryBuilder:
@@ -20,14 +20,27 @@ class MemoryBuilder:
         self.orders: list[Order] = []
         self.cancelled: list[str] = []
 
-    async def resolve(self, source: Git) -> Git:
+    def lacks(self, plan: Plan) -> str:  # noqa: ARG002  # the port's
+        """Nothing."""
+        return ""
+
+    def fetches(self, source: Source) -> bool:  # noqa: ARG002  # the port's
+        """Everything: it looks at none of it."""
+        return True
+
+    async def resolve(self, source: Git, keyring: Keyring) -> Git:  # noqa: ARG002  # the port's
         """A commit made of the revision's name."""
         if self.error:
             raise self.error
         commit = hashlib.sha1(source.revision.encode(), usedforsecurity=False).hexdigest()
         return replace(source, ref=source.revision, commit=commit)
 
-    async def build(self, order: Order, report: Report) -> Built:
+    async def build(
+        self,
+        order: Order,
+        keyring: Keyring,  # noqa: ARG002  # the port's
+        report: Report,
+    ) -> Built:
         """Wait for `go`, then a digest made of the plan."""
         self.orders.append(order)
         report(Advance(steps=(Step("1", "[1/1] COPY . /", started=0.0),)))

@@ -4,30 +4,41 @@ import asyncio
 import os
 import secrets
 import sys
+import tempfile
+from collections.abc import Awaitable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
 import yaml
 from pydantic import ValidationError
 
-from imagewright.api.imagebuild import ImageBuild, Phase
+from imagewright.api.buildstatus import Phase
+from imagewright.api.imagebuild import ImageBuild
+from imagewright.assembly import buildkit_worker, shared_of
 from imagewright.cli.display import Display, make_display
-from imagewright.clients.buildkit.control import Control
-from imagewright.domain.decide import (
-    Begin,
-    Decision,
-    Prepare,
-    Retry,
-    deadline,
-    decide,
+from imagewright.cli.keyring import LocalKeyring
+from imagewright.dependencies import gather
+from imagewright.domain.decide import deadline, decide
+from imagewright.domain.decision import Begin, Decision, Gather, Prepare, Retry
+from imagewright.domain.facts import (
+    Ended,
+    Facts,
+    Gathered,
+    Granted,
+    Job,
+    JobState,
+    Prepared,
+    Running,
 )
-from imagewright.domain.facts import Ended, Facts, Granted, Job, JobState, Prepared, Running
-from imagewright.domain.plan import Directory, Plan, make_plan
+from imagewright.domain.plan import Access, Directory, Plan
+from imagewright.domain.planning import make_plan
 from imagewright.domain.status import ref_of, summarize
 from imagewright.jobs import attempt, broken_by
-from imagewright.main import clock, worker_of
+from imagewright.main import clock
 from imagewright.ports import Backend, Error
+from imagewright.settings import Settings, SourceSettings
 
 ADDRESS = "unix:///run/buildkit/buildkitd.sock"
 HOLDER = "imagewright-build"
@@ -104,12 +115,16 @@ def _identified(body: Any) -> Any:
 async def _build(
     wanted: ImageBuild, address: str, context: str | None, display: Display
 ) -> ImageBuild:
-    control = Control(address)
+    made = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="imagewright-")
     try:
-        backend = worker_of(control, slots=1).backend
-        return await LocalRun(backend, address, display, context).run(wanted)
+        sources = SourceSettings(folder=Path(made.name), allow_loopback=True)
+        async with (
+            shared_of(Settings(sources=sources), clock) as shared,
+            buildkit_worker(address, None, shared) as worker,
+        ):
+            return await LocalRun(worker.backend, address, display, context).run(wanted)
     finally:
-        await control.close()
+        await asyncio.to_thread(made.cleanup)
 
 
 class LocalRun:
@@ -121,6 +136,7 @@ class LocalRun:
         self._backend, self._worker, self._display = backend, worker, display
         self._context = os.path.abspath(context) if context else ""  # noqa: PTH100  # no file is read
         self._state: JobState | None = None
+        self._keyring = LocalKeyring()
 
     async def run(self, build: ImageBuild) -> ImageBuild:
         """The build with its final status."""
@@ -129,13 +145,18 @@ class LocalRun:
             facts = self._facts(build)
             decision = decide(facts)
             build = build.model_copy(update={"status": summarize(facts, decision)})
-            if not isinstance(decision, Begin | Prepare | Retry):
+            if not isinstance(decision, Begin | Gather | Prepare | Retry):
                 return build
             plan = await self._act(decision, build, plan)
 
     def _plan(self, build: ImageBuild) -> Plan:
         plan = make_plan(build.spec)
-        return replace(plan, source=Directory(self._context)) if self._context else plan
+        if self._keyring.there:
+            # The daemon is told at all times who we are, as docker build does.
+            plan = replace(plan, access=Access(("config.json",)))
+        if not self._context:
+            return plan
+        return replace(plan, source=Directory(self._context), context_dir="")
 
     def _facts(self, build: ImageBuild) -> Facts:
         facts = Facts(build, clock(), HOLDER, turn=Granted(self._worker), uid=build.metadata.uid)
@@ -143,8 +164,12 @@ class LocalRun:
 
     async def _act(self, decision: Decision, build: ImageBuild, plan: Plan) -> Plan:
         match decision:
+            case Gather():
+                plan = await self._find(gather(plan, self._keyring)) or plan
+                self._state = self._state or Gathered()
             case Prepare():
-                return await self._resolve(plan)
+                plan = await self._find(self._backend.resolve(plan, self._keyring)) or plan
+                self._state = self._state or Prepared(plan.resolved, self._worker)
             case Retry():
                 await asyncio.sleep(max(0.0, (decision.until - clock()).total_seconds()))
                 self._state = None
@@ -152,15 +177,14 @@ class LocalRun:
                 await self._attempt(build, plan)
         return plan
 
-    async def _resolve(self, plan: Plan) -> Plan:
+    async def _find(self, finding: Awaitable[Plan]) -> Plan | None:
+        """The plan with what was found out; None where that failed, and the run with it."""
+        self._state = None
         try:
-            resolved = await self._backend.resolve(plan)
+            return await finding
         except Error as error:
             self._state = Ended(broken_by(error, self._display.progress))
-            return plan
-        commit = getattr(resolved.source, "commit", "")
-        self._state = Prepared(commit, self._worker)
-        return resolved
+            return None
 
     async def _attempt(self, build: ImageBuild, plan: Plan) -> None:
         began = Facts(build, clock(), HOLDER)
@@ -169,7 +193,8 @@ class LocalRun:
         self._state = Running(0, "", began.now)
         try:
             async with asyncio.timeout(seconds):
-                outcome = await attempt(self._backend, ref_of(began), plan, self._display.progress)
+                call = (ref_of(began), self._keyring)
+                outcome = await attempt(self._backend, call, plan, self._display.progress)
         except TimeoutError:
             return  # Still running by its state, and out of time by the rules.
         self._state = Ended(outcome)

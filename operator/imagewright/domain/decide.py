@@ -5,25 +5,47 @@ The order of RULES is the specification; each rule is named for what it finds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from imagewright.api.imagebuild import CANCEL_ANNOTATION, FINAL, Phase
+from imagewright.api.buildstatus import FINAL, Phase
+from imagewright.api.imagebuild import CANCEL_ANNOTATION
 from imagewright.api.reason import Reason
+from imagewright.domain.decision import (
+    Begin,
+    Decision,
+    Discard,
+    Enter,
+    Expire,
+    Finish,
+    Forget,
+    Gather,
+    Keep,
+    Leave,
+    Prepare,
+    Retry,
+    Stop,
+    Wait,
+)
 from imagewright.domain.facts import (
     Closing,
     Ended,
     Facts,
+    Gathered,
+    Gathering,
     Granted,
+    Lacking,
     Prepared,
     Preparing,
+    Refused,
     Resting,
     Running,
     Waiting,
 )
-from imagewright.domain.outcome import Broken, Built
-from imagewright.domain.plan import Git, Http, make_plan
+from imagewright.domain.outcome import Built
+from imagewright.domain.plan import Git, Http, Oci
 from imagewright.domain.reference import InvalidReference, parse_all
+from imagewright.domain.support import unsupported
 
 BACKOFF_LIMIT = 3
 """Attempts after the first that an outage is given."""
@@ -33,99 +55,6 @@ PROGRESS_EVERY = timedelta(seconds=10)
 LONGEST_REST = timedelta(seconds=30)
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """The object is gone: stop what runs for it and remember nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expire:
-    """Its time after the end is over: delete the object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Nothing to do; only `observedGeneration` may have to follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End what runs and write this end, or, for SUSPENDED and PENDING, this pause."""
-
-    phase: Phase
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    """Stop what runs for other inputs, and look again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Enter:
-    """Ask the scheduler for a turn, and look again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """Find out on the granted worker what the source stands for."""
-
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Claim the build with a write, and only then run it on `worker`."""
-
-    worker: str
-    revision: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait where it is; `reason` and `message` say for what."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """It runs: let it."""
-
-    running: Running
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The attempt is over, and the run with it."""
-
-    outcome: Built | Broken
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """The attempt met an outage: rest until then, and try again."""
-
-    broken: Broken
-    until: datetime
-
-
-Decision = (
-    Forget
-    | Expire
-    | Leave
-    | Stop
-    | Discard
-    | Enter
-    | Prepare
-    | Begin
-    | Wait
-    | Keep
-    | Finish
-    | Retry
-)
 Rule = Callable[[Facts], Decision | None]
 
 
@@ -194,7 +123,8 @@ def refused(facts: Facts) -> Decision | None:
         parse_all(facts.existing.spec.images)
     except InvalidReference as error:
         return Stop(Phase.FAILED, Reason.INVALID_REFERENCE, f"spec.images: {error}")
-    return None
+    gap = unsupported(facts.plan)
+    return Stop(Phase.FAILED, Reason.FEATURE_UNSUPPORTED, gap) if gap else None
 
 
 def out_of_time(facts: Facts) -> Decision | None:
@@ -203,11 +133,13 @@ def out_of_time(facts: Facts) -> Decision | None:
     if due is None or facts.now < due or isinstance(facts.state, Ended):
         return None
     seconds = facts.existing.spec.active_deadline_seconds
-    return Stop(
-        Phase.FAILED,
-        Reason.DEADLINE_EXCEEDED,
-        f"It ran longer than {seconds} s (spec.activeDeadlineSeconds) and was stopped.",
-    )
+    message = f"It ran longer than {seconds} s (spec.activeDeadlineSeconds) and was stopped."
+    if isinstance(facts.state, Lacking) and facts.started is None:
+        message = (
+            f"It waited longer than {seconds} s (spec.activeDeadlineSeconds): "
+            f"{facts.state.message}"
+        )
+    return Stop(Phase.FAILED, Reason.DEADLINE_EXCEEDED, message)
 
 
 def job_ended(facts: Facts) -> Decision | None:
@@ -249,10 +181,34 @@ def resting(facts: Facts) -> Decision | None:
     return Leave() if isinstance(facts.state, Resting) and facts.now < facts.state.until else None
 
 
+def lacking(facts: Facts) -> Decision | None:
+    """Something that it names is not there, and is looked for again after a pause."""
+    state = facts.state
+    if not isinstance(state, Lacking) or facts.now >= state.until:
+        return None
+    return Wait(state.reason, state.message)
+
+
+def gathering(facts: Facts) -> Decision | None:
+    """The job looks for what the build names; after a while the status says so."""
+    if not isinstance(facts.state, Gathering):
+        return None
+    if facts.now - facts.state.since < PATIENCE:
+        return Leave()
+    return Wait(Reason.QUEUED, "Reading the Secrets and ConfigMaps that it names.")
+
+
+def needy(facts: Facts) -> Decision | None:
+    """It names something in the cluster, and nobody has looked for it in this attempt."""
+    return Gather() if facts.plan.needs and not isinstance(facts.state, Gathered) else None
+
+
 def queued(facts: Facts) -> Decision | None:
-    """It has no slot yet."""
+    """It has no slot yet, or no worker that there is could ever build it."""
     if facts.turn is None:
         return Enter()
+    if isinstance(facts.turn, Refused):
+        return Stop(Phase.FAILED, Reason.FEATURE_UNSUPPORTED, facts.turn.message)
     if isinstance(facts.turn, Waiting):
         return Wait(facts.turn.reason, facts.turn.message)
     return None
@@ -287,6 +243,9 @@ RULES: tuple[Rule, ...] = (
     preparing,
     prepared,
     resting,
+    lacking,
+    gathering,
+    needy,
     queued,
     not_begun,
 )
@@ -310,17 +269,19 @@ def revision_known(facts: Facts) -> str | None:
     resolved = facts.existing.status.source
     if resolved and facts.same_inputs:
         return resolved.revision
-    source = make_plan(facts.existing.spec).source
+    source = facts.plan.source
     if isinstance(source, Http) and source.sha256:
         return f"sha256:{source.sha256}"
-    return None if isinstance(source, Git) else ""
+    return None if isinstance(source, Git | Oci) else ""
 
 
 def deadline(facts: Facts) -> datetime | None:
-    """When the run has had its time; None before it began."""
-    if facts.started is None:
+    """When the run has had its time; None before it began, or began to wait for a Secret."""
+    lacks = facts.state.since if isinstance(facts.state, Lacking) else None
+    began = facts.started or lacks
+    if began is None:
         return None
-    return facts.started + timedelta(seconds=facts.existing.spec.active_deadline_seconds)
+    return began + timedelta(seconds=facts.existing.spec.active_deadline_seconds)
 
 
 def expiry(facts: Facts) -> datetime | None:
@@ -345,12 +306,8 @@ def progress_due(facts: Facts, decision: Keep) -> bool:
 def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
     """When this build must be looked at again even if nothing happens."""
     match decision:
-        case Leave() if isinstance(facts.state, Preparing):
-            return facts.state.since + PATIENCE
-        case Leave() if isinstance(facts.state, Resting):
-            return facts.state.until
         case Leave():
-            return expiry(facts)
+            return _after_leaving(facts)
         case Finish() | Stop():
             return _expiry_of(facts, decision)
         case Keep():
@@ -358,10 +315,24 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return min(moment for moment in due if moment is not None)
         case Retry():
             return decision.until
+        case Gather() | Prepare():
+            return facts.now + PATIENCE
         case Wait():
-            return deadline(facts)
+            again = facts.state.until if isinstance(facts.state, Lacking) else None
+            return min((one for one in (again, deadline(facts)) if one), default=None)
         case _:
             return None
+
+
+def _after_leaving(facts: Facts) -> datetime | None:
+    """When what is left alone must be looked at again."""
+    match facts.state:
+        case Preparing() | Gathering():
+            return facts.state.since + PATIENCE
+        case Resting():
+            return facts.state.until
+        case _:
+            return expiry(facts)
 
 
 def _expiry_of(facts: Facts, decision: Finish | Stop) -> datetime | None:

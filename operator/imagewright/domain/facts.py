@@ -8,7 +8,8 @@ from functools import cached_property
 from imagewright.api.imagebuild import ImageBuild
 from imagewright.api.reason import Reason
 from imagewright.domain.outcome import Outcome
-from imagewright.domain.plan import inputs_digest
+from imagewright.domain.plan import Plan
+from imagewright.domain.planning import inputs_digest, make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,14 @@ class Granted:
     worker: str
 
 
-Turn = Waiting | Granted
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No worker that there is could ever build it; `message` says why."""
+
+    message: str
+
+
+Turn = Waiting | Granted | Refused
 """Whose turn it is, as the scheduler sees it; None where it was never asked."""
 
 
@@ -68,7 +76,29 @@ class Resting:
     until: datetime
 
 
-JobState = Preparing | Prepared | Running | Ended | Resting
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """The job looks for what the build names in the cluster."""
+
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """All of it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Something is not, since then; it is looked for again at `until`."""
+
+    reason: Reason
+    message: str
+    since: datetime
+    until: datetime
+
+
+JobState = Gathering | Gathered | Lacking | Preparing | Prepared | Running | Ended | Resting
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +135,11 @@ class Facts:
     def inputs(self) -> str:
         """The digest of what the spec asks for now."""
         return inputs_digest(self.existing.spec)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the spec asks for now."""
+        return make_plan(self.existing.spec)
 
     @property
     def existing(self) -> ImageBuild:

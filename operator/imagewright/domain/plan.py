@@ -1,21 +1,17 @@
-"""The Plan: all that a builder is told. It refers to nothing in the cluster."""
+"""The Plan: all that a builder is told."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field, replace
 
-from imagewright.api.imagebuild import ImageBuildSpec
 from imagewright.domain.reference import Reference
 
-OPERATIONAL = frozenset({"cancel", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"})
-"""Fields that decide when and whether, not what: a change of them starts no new run."""
+BUILDKIT, CLASSIC = "buildkit", "classic"
 
 
 @dataclass(frozen=True, slots=True)
 class Inline:
     """Files by relative path."""
 
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +65,127 @@ Source = Inline | Git | Http | Oci | Config | Directory
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What a RUN may mount under `id`: the entry `key` of the Secret `name`."""
+
+    id: str
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A build argument that is read elsewhere: the entry `key` of the ConfigMap `name`."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A limit of the processes of RUN; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheExport:
+    """Where steps are left: `ref` in a registry, empty for inline; `mode` is min or max."""
+
+    ref: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What the steps of RUN see and may use. Sizes in bytes; `limits` in the engine's words."""
+
+    network: str = "default"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
+    limits: dict[str, int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of the image: its compression, its times, what is attached to it."""
+
+    compression: str = "gzip"
+    source_date_epoch: int | None = None
+    rewrite_timestamp: bool = False
+    provenance: str = "none"
+    sbom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whose credentials count: Secrets with registry logins, and a ServiceAccount."""
+
+    logins: tuple[str, ...] = ()
+    service_account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to build, how, and under which names to push it."""
+    """What to build, how, and under which names to push it. It names Secrets, and holds none.
+
+    `values` are build arguments that are still to be read, and then belong to `build_args`.
+    """
 
     source: Source
     context_dir: str = ""
     dockerfile: str = "Dockerfile"
     dockerfile_inline: str = ""
+    builder: str = BUILDKIT
     target: str = ""
     build_args: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
     images: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     platforms: tuple[str, ...] = ()
+    secrets: tuple[Grant, ...] = ()
+    ssh: tuple[Grant, ...] = ()
+    access: Access = Access()
     pull: bool = False
     no_cache: bool = False
-    network: str = "default"
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[CacheExport, ...] = ()
+    squash: bool = False
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    form: Form = Form()
 
     def at(self, revision: str) -> "Plan":
-        """The plan of a retry: a git source at the commit that the first attempt resolved."""
-        if not isinstance(self.source, Git) or not revision:
+        """The plan of a retry: its source at the revision that the first attempt resolved."""
+        if not revision or self.resolved:
             return self
-        return replace(self, source=replace(self.source, ref=revision, commit=revision))
+        if isinstance(self.source, Git):
+            return replace(self, source=replace(self.source, ref=revision, commit=revision))
+        if isinstance(self.source, Oci):
+            return replace(self, source=replace(self.source, digest=revision))
+        return self
+
+    @property
+    def needs(self) -> bool:
+        """Whether something in the cluster must be there before it can be built."""
+        granted = bool(self.secrets or self.ssh or self.access != Access())
+        read = bool(self.values) or isinstance(self.source, Config)
+        return granted or read or bool(self.source_secret)
+
+    @property
+    def resolved(self) -> str:
+        """What the source is known to stand for: a commit or a digest; empty where it is not."""
+        if isinstance(self.source, Git):
+            return self.source.commit
+        return self.source.digest if isinstance(self.source, Oci) else ""
+
+    @property
+    def source_secret(self) -> str:
+        """The Secret that opens the source; empty where there is none."""
+        return self.source.secret if isinstance(self.source, Git | Http | Oci) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,42 +195,3 @@ class Order:
     ref: str
     plan: Plan
     names: tuple[Reference, ...] = ()
-
-
-def make_plan(spec: ImageBuildSpec) -> Plan:
-    """The plan that a spec asks for."""
-    return Plan(
-        source=_source(spec),
-        context_dir=spec.context_dir.strip("/"),
-        dockerfile=spec.dockerfile,
-        dockerfile_inline=spec.dockerfile_inline or "",
-        target=spec.target,
-        build_args={arg.name: arg.value for arg in spec.build_args},
-        images=tuple(spec.images),
-        labels=spec.labels,
-        annotations=spec.annotations,
-        platforms=tuple(spec.platforms),
-        pull=spec.pull,
-        no_cache=spec.cache.no_cache,
-        network=spec.network,
-    )
-
-
-def inputs_digest(spec: ImageBuildSpec) -> str:
-    """A digest over the fields that decide the image: equal inputs, equal digest."""
-    fields = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True)
-    inputs = {name: value for name, value in fields.items() if name not in OPERATIONAL}
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _source(spec: ImageBuildSpec) -> Source:
-    source = spec.source
-    if source.inline is not None:
-        return Inline(source.inline.files)
-    if source.git is not None:
-        git = source.git
-        return Git(git.url, git.revision or "", git.submodules)
-    if source.http is not None:
-        return Http(source.http.url, source.http.sha256 or "")
-    raise ValueError("A spec has exactly one source; the model holds to it.")

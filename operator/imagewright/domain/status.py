@@ -1,10 +1,8 @@
 """The only maker of a status: from facts and a decision to what is now true of a build."""
 
-from datetime import datetime
 from typing import Any
 
-from imagewright.api.condition import Condition, Truth, Type
-from imagewright.api.imagebuild import (
+from imagewright.api.buildstatus import (
     CacheUse,
     Claim,
     Failure,
@@ -15,25 +13,19 @@ from imagewright.api.imagebuild import (
     PushedImage,
     ResolvedSource,
 )
+from imagewright.api.condition import Condition, Truth, Type
 from imagewright.api.reason import Reason
-from imagewright.domain.decide import (
-    PROGRESS_EVERY,
-    Begin,
-    Decision,
-    Finish,
-    Keep,
-    Leave,
-    Retry,
-    Stop,
-    Wait,
-)
+from imagewright.domain.conditions import Told, conditions
+from imagewright.domain.decide import PROGRESS_EVERY
+from imagewright.domain.decision import Begin, Decision, Finish, Keep, Leave, Retry, Stop, Wait
 from imagewright.domain.facts import Facts
 from imagewright.domain.outcome import Broken, Built, Outcome
 from imagewright.domain.progress import shown
 from imagewright.domain.redact import clip, printable, redact
+from imagewright.domain.reference import parse_all
 
-MESSAGE_BYTES, CONDITION_BYTES = 1024, 320
-"""Of a failure's message, and of a condition's: four of these make a status of 8 kB at most."""
+MESSAGE_BYTES = 1024
+"""Of a failure's message."""
 STALLING = frozenset(
     {
         Reason.BUILD_FAILED,
@@ -41,6 +33,8 @@ STALLING = frozenset(
         Reason.SOURCE_UNAVAILABLE,
         Reason.INVALID_REFERENCE,
         Reason.PUSH_UNAUTHORIZED,
+        Reason.INVALID_CREDENTIALS,
+        Reason.SQUASH_FAILED,
         Reason.FEATURE_UNSUPPORTED,
         Reason.OUT_OF_MEMORY,
         Reason.DEADLINE_EXCEEDED,
@@ -104,20 +98,11 @@ def _finished(facts: Facts, outcome: Outcome) -> ImageBuildStatus:
 
 
 def _succeeded(facts: Facts, built: Built) -> ImageBuildStatus:
-    message = _success_message(built)
-    images = [
-        PushedImage(
-            name=one.name, tag=one.tag, digest=one.digest, reference=one.reference, state="Pushed"
-        )
-        for one in built.pushed
-    ]
     return _ended(
         facts,
         Phase.SUCCEEDED,
-        _conditions(facts, Truth.TRUE, Reason.SUCCEEDED, message),
-        image_id=built.image_id or None,
-        image_digest=built.image_digest or None,
-        images=images or None,
+        _conditions(facts, Truth.TRUE, Reason.SUCCEEDED, _success_message(built)),
+        **_image(facts, built),
         cache=CacheUse(cached_steps=built.cached_steps, total_steps=built.total_steps),
         last_success=LastSuccess(
             generation=facts.existing.metadata.generation,
@@ -127,12 +112,34 @@ def _succeeded(facts: Facts, built: Built) -> ImageBuildStatus:
     )
 
 
+def _image(facts: Facts, built: Built | None) -> dict[str, Any]:
+    """The image, which may be there though not every name could be given to it."""
+    if built is None:
+        return {}
+    pushed = [
+        PushedImage(
+            name=one.name, tag=one.tag, digest=one.digest, reference=one.reference, state="Pushed"
+        )
+        for one in built.pushed
+    ]
+    missing = [
+        PushedImage(name=name.name, tag=name.tag, state="NotPushed")
+        for name in parse_all(facts.existing.spec.images)[len(pushed) :]
+    ]
+    return {
+        "image_id": built.image_id or None,
+        "image_digest": built.image_digest or None,
+        "images": [*pushed, *missing] or None,
+    }
+
+
 def _failed(facts: Facts, broken: Broken) -> ImageBuildStatus:
     message = _clean(broken.message)
     return _ended(
         facts,
         Phase.FAILED,
         _conditions(facts, Truth.FALSE, broken.reason, message),
+        **_image(facts, broken.built),
         failure=Failure(
             reason=broken.reason,
             message=message,
@@ -220,22 +227,8 @@ def _conditions(facts: Facts, succeeded: Truth, reason: Reason, message: str) ->
         held[Type.RECONCILING] = Truth.TRUE
     if succeeded is Truth.FALSE and reason in STALLING:
         held[Type.STALLED] = Truth.TRUE
-    old = {condition.type: condition for condition in facts.existing.status.conditions}
-    return [
-        Condition(
-            type=kind,
-            status=truth,
-            reason=reason,
-            message=clip(message, CONDITION_BYTES),
-            observed_generation=facts.existing.metadata.generation,
-            last_transition_time=_since(old.get(kind), truth, facts.now),
-        )
-        for kind, truth in held.items()
-    ]
-
-
-def _since(old: Condition | None, truth: Truth, now: datetime) -> datetime:
-    return old.last_transition_time if old is not None and old.status == truth else now
+    meta, old = facts.existing.metadata, facts.existing.status
+    return conditions(held, reason, message, Told(old.conditions, meta.generation, facts.now))
 
 
 def ref_of(facts: Facts) -> str:

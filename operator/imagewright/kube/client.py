@@ -24,11 +24,17 @@ PREFIX = f"/apis/{GROUP}/{VERSION}"
 
 
 class KubeClient:
-    """The cluster over HTTP; a context manager. `namespaces` empty means all of them."""
+    """The objects of one kind over HTTP; a context manager.
 
-    def __init__(self, kubeconfig: str = "", namespaces: tuple[str, ...] = ()) -> None:
+    `namespaces` empty means all of them; a kind that is in no namespace has the empty one.
+    """
+
+    def __init__(
+        self, kubeconfig: str = "", namespaces: tuple[str, ...] = (), plural: str = PLURAL
+    ) -> None:
         self._kubeconfig = kubeconfig
         self._namespaces = namespaces
+        self._plural = plural
 
     async def __aenter__(self) -> Self:
         self._access = await load_access(self._kubeconfig)
@@ -43,12 +49,10 @@ class KubeClient:
     ) -> None:
         await self._session.close()
 
-    async def list_builds(self) -> AsyncIterator[Body]:
-        """Every ImageBuild in view, in pages of 500."""
+    async def list_objects(self) -> AsyncIterator[Body]:
+        """Every object in view, in pages of 500."""
         for namespace in self._namespaces or ("",):
-            where = (
-                f"{PREFIX}/namespaces/{namespace}/{PLURAL}" if namespace else f"{PREFIX}/{PLURAL}"
-            )
+            where = self._path(namespace)
             token = ""
             while True:
                 query = {"limit": str(PAGE), **({"continue": token} if token else {})}
@@ -59,20 +63,28 @@ class KubeClient:
                 if not token:
                     break
 
-    async def get_build(self, namespace: str, name: str) -> Body:
+    async def get(self, path: str) -> dict[str, Any]:
+        """The object at that path. Raises Gone."""
+        return await self._ask("GET", path)
+
+    async def get_object(self, namespace: str, name: str) -> Body:
         """The object. Raises Gone."""
-        return await self._ask("GET", _path(namespace, name))
+        return await self._ask("GET", self._path(namespace, name))
 
     async def patch_status(self, namespace: str, name: str, patch: Body) -> Body:
         """Merge `patch` into the object by its status subresource. Raises Conflict, Gone."""
-        return await self._ask("PATCH", f"{_path(namespace, name)}/status", patch)
+        return await self._ask("PATCH", f"{self._path(namespace, name)}/status", patch)
 
-    async def delete_build(self, namespace: str, name: str, uid: str) -> None:
+    async def delete_object(self, namespace: str, name: str, uid: str) -> None:
         """Delete this very object and no namesake of it; one that is gone already is fine."""
         try:
-            await self._ask("DELETE", _path(namespace, name), {"preconditions": {"uid": uid}})
+            await self._ask("DELETE", self._path(namespace, name), {"preconditions": {"uid": uid}})
         except Conflict:
             return
+
+    def _path(self, namespace: str, name: str = "") -> str:
+        space = f"/namespaces/{namespace}" if namespace else ""
+        return f"{PREFIX}{space}/{self._plural}" + (f"/{name}" if name else "")
 
     async def _ask(
         self,
@@ -137,7 +149,3 @@ def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector, timeout=TIMEOUT, headers={"User-Agent": "imagewright"}
     )
-
-
-def _path(namespace: str, name: str) -> str:
-    return f"{PREFIX}/namespaces/{namespace}/{PLURAL}/{name}"

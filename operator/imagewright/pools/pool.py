@@ -2,13 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
+from imagewright.domain.plan import Plan
 from imagewright.metrics import Metrics
-from imagewright.ports import Backend, Error
+from imagewright.ports import Backend, Cache, Error
 
 log = structlog.get_logger("pool")
 LOOK_SECONDS = 10.0
@@ -25,6 +26,8 @@ class Worker:
     slots: int
     backend: Backend
     probe: Callable[[], Awaitable[None]]
+    caches: Mapping[str, Cache] = field(default_factory=dict)
+    """What a prune empties there, by kind."""
     up: bool = False
     leased: int = 0
     trouble: str = ""
@@ -64,11 +67,23 @@ class Pool:
             for worker in self.workers:
                 looks.create_task(self._look_after(worker))
 
-    def trouble(self) -> str:
-        """Why no worker answers, in a sentence; empty where one does."""
-        if any(worker.up for worker in self.workers):
+    def able(self, plan: Plan) -> tuple[Worker, ...]:
+        """The workers that could build the plan, whether they answer now or not."""
+        return tuple(worker for worker in self.workers if not worker.backend.lacks(plan))
+
+    def inability(self, plan: Plan) -> str:
+        """Why no worker could ever build the plan, in a sentence."""
+        why = "; ".join(f"{one.name}: {one.backend.lacks(plan)}" for one in self.workers)
+        return (
+            f"No worker of pool {self.name} can build this: change the spec, or add a worker that "
+            f"can. {why}."
+        )
+
+    def trouble(self, asked: Sequence[Worker]) -> str:
+        """Why none of these workers answers, in a sentence; empty where one does."""
+        if any(worker.up for worker in asked):
             return ""
-        told = "; ".join(f"{one.name}: {one.trouble or 'not asked yet'}" for one in self.workers)
+        told = "; ".join(f"{one.name}: {one.trouble or 'not asked yet'}" for one in asked)
         return f"No worker of pool {self.name} answers; it begins by itself when one does. {told}."
 
     async def _look_after(self, worker: Worker) -> None:

@@ -6,8 +6,10 @@ from datetime import datetime
 
 import structlog
 
-from imagewright.api.imagebuild import FINAL, ImageBuild, ImageBuildStatus
-from imagewright.domain.decide import (
+from imagewright.api.buildstatus import FINAL, ImageBuildStatus
+from imagewright.api.imagebuild import ImageBuild
+from imagewright.domain.decide import decide, look_again_at, progress_due
+from imagewright.domain.decision import (
     Begin,
     Decision,
     Discard,
@@ -15,24 +17,23 @@ from imagewright.domain.decide import (
     Expire,
     Finish,
     Forget,
+    Gather,
     Keep,
     Leave,
     Prepare,
     Retry,
     Stop,
     Wait,
-    decide,
-    look_again_at,
-    progress_due,
 )
 from imagewright.domain.facts import Closing, Facts
 from imagewright.domain.patch import merge_patch
-from imagewright.domain.plan import make_plan
+from imagewright.domain.plan import Plan
 from imagewright.domain.status import ref_of, summarize
-from imagewright.jobs import Jobs
+from imagewright.jobs import Jobs, Task
 from imagewright.metrics import Metrics
-from imagewright.ports import Cluster, Conflict, Gone
+from imagewright.ports import Cluster, Conflict, Keyring
 from imagewright.reconcile.store import Store
+from imagewright.reconcile.writer import Writer
 from imagewright.scheduler import Scheduler
 
 log = structlog.get_logger("reconcile")
@@ -43,10 +44,11 @@ class World:
     """What a reconcile may touch; only main makes one."""
 
     cluster: Cluster
-    store: Store
+    store: Store[ImageBuild]
     jobs: Jobs
     scheduler: Scheduler
     metrics: Metrics
+    keyrings: Callable[[str, Plan], Keyring]
     clock: Callable[[], datetime]
     holder: str
 
@@ -56,6 +58,7 @@ class BuildReconciler:
 
     def __init__(self, world: World, look_in: Callable[[str, float], None]) -> None:
         self._world, self._look_in = world, look_in
+        self._writer = Writer(world.cluster, world.store, world.metrics)
         self.closing = Closing.OPEN
 
     async def reconcile(self, uid: str) -> None:
@@ -64,7 +67,8 @@ class BuildReconciler:
             while await self._pass(uid):
                 continue
         except Conflict:
-            await self._renew(uid)
+            if await self._writer.renew(uid):
+                self._look_in(uid, 0.0)
         self._world.metrics.reconciles.labels("done").inc()
 
     async def _pass(self, uid: str) -> bool:
@@ -106,10 +110,13 @@ class BuildReconciler:
                 scheduler.leave(uid)
             case Enter():
                 created = facts.existing.metadata.creation_timestamp
-                scheduler.enter(uid, created.isoformat() if created else "")
+                place = (created.isoformat() if created else "", uid)
+                scheduler.enter(place, facts.plan)
+            case Gather():
+                jobs.gather(uid, self._task(facts, facts.plan))
             case Prepare():
-                plan = make_plan(facts.existing.spec)
-                jobs.prepare(uid, facts.inputs, plan, scheduler.take(uid))
+                plan = jobs.plan_of(uid) or facts.plan
+                jobs.prepare(uid, self._task(facts, plan), scheduler.take(uid))
             case Retry():
                 jobs.rest(uid, facts.inputs, decision.until)
             case Expire() | Leave() | Wait() | Keep() | Finish() | Begin():
@@ -121,17 +128,21 @@ class BuildReconciler:
         The slot is taken first, so that nobody else can have it while the write is on its way.
         """
         jobs, uid = self._world.jobs, facts.uid
-        prepared = jobs.plan_of(uid)
-        lease = jobs.lease_of(uid) if prepared else self._world.scheduler.take(uid)
+        known = jobs.plan_of(uid) or facts.plan
+        lease = jobs.lease_of(uid) or self._world.scheduler.take(uid)
         try:
             await self._report(facts, decision)
         except BaseException:
             jobs.cancel(uid)
             lease.release()
             raise
-        plan = prepared or make_plan(facts.existing.spec).at(decision.revision)
-        jobs.begin(uid, facts.inputs, ref_of(facts), (plan, lease))
+        task = self._task(facts, known.at(decision.revision))
+        jobs.begin(uid, task, ref_of(facts), lease)
         log.info("Build began", **_named(facts.existing), worker=decision.worker)
+
+    def _task(self, facts: Facts, plan: Plan) -> Task:
+        keyring = self._world.keyrings(facts.existing.metadata.namespace, plan)
+        return Task(facts.inputs, plan, keyring)
 
     async def _report(self, facts: Facts, decision: Decision) -> None:
         """Write what is now true, if it is not written yet. Raises Conflict."""
@@ -140,24 +151,13 @@ class BuildReconciler:
         old, status = facts.build.status, summarize(facts, decision)
         patch = merge_patch(old.dump(), status.dump())
         if patch:
-            await self._write(facts.build, patch)
+            await self._writer.write(facts.build.metadata, patch)
             self._written(facts.build, status)
         if isinstance(decision, Finish):
             self._world.jobs.forget(facts.uid)
         elif isinstance(decision, Keep) and progress_due(facts, decision):
             # Due counts as told even where nothing was new: else it would be due again at once.
             self._world.jobs.reported(facts.uid)
-
-    async def _write(self, build: ImageBuild, patch: dict[str, object]) -> None:
-        meta, writes = build.metadata, self._world.metrics.writes
-        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": patch}
-        try:
-            written = await self._world.cluster.patch_status(meta.namespace, meta.name, body)
-        except Conflict:
-            writes.labels("conflict").inc()
-            raise
-        writes.labels("written").inc()
-        self._world.store.keep(written)
 
     def _written(self, build: ImageBuild, status: ImageBuildStatus) -> None:
         """Count an end only now that it is durable."""
@@ -171,27 +171,9 @@ class BuildReconciler:
             metrics.seconds.labels(status.phase).observe(seconds)
         log.info("Build ended", **_named(build), phase=status.phase, reason=reason)
 
-    async def _renew(self, uid: str) -> None:
-        """Somebody wrote first: see what is there now, and look again."""
-        build = self._world.store.get(uid)
-        if build is None:
-            return
-        try:
-            body = await self._world.cluster.get_build(
-                build.metadata.namespace, build.metadata.name
-            )
-        except Gone:
-            self._world.store.drop(uid)
-            return
-        if body["metadata"]["uid"] != uid:
-            self._world.store.drop(uid)
-            return
-        self._world.store.keep(body)
-        self._look_in(uid, 0.0)
-
     async def _expire(self, build: ImageBuild) -> None:
         meta = build.metadata
-        await self._world.cluster.delete_build(meta.namespace, meta.name, meta.uid)
+        await self._world.cluster.delete_object(meta.namespace, meta.name, meta.uid)
         log.info("Finished build deleted", **_named(build))
 
     def _look_later(self, uid: str, facts: Facts, decision: Decision) -> None:

@@ -1,19 +1,20 @@
 """What the watch may have missed: a list, now and then, and after every restart of the watch."""
 
 import asyncio
+from typing import Generic
 
 import structlog
 
 from imagewright.ports import Cluster, Error
-from imagewright.reconcile.store import Store
+from imagewright.reconcile.store import ObjectT, Store
 
 log = structlog.get_logger("resync")
 
 
-class Resync:
-    """Lists all builds every so many seconds, and whenever it is asked to."""
+class Resync(Generic[ObjectT]):
+    """Lists all objects of a kind every so many seconds, and whenever it is asked to."""
 
-    def __init__(self, cluster: Cluster, store: Store, seconds: float) -> None:
+    def __init__(self, cluster: Cluster, store: Store[ObjectT], seconds: float) -> None:
         self._cluster, self._store, self._seconds = cluster, store, seconds
         self._asked = asyncio.Event()
 
@@ -32,7 +33,7 @@ class Resync:
             try:
                 await self.once()
             except Error as error:
-                log.warning("The list of builds failed", why=error.message)
+                log.warning("A list failed", why=error.message)
                 # Whoever asked still waits for it.
                 asyncio.get_running_loop().call_later(1.0, self._asked.set)
 
@@ -40,9 +41,9 @@ class Resync:
         """See every object there is; what was known before the list and is not in it is gone."""
         known = self._store.uids()
         seen: set[str] = set()
-        async for body in self._cluster.list_builds():
+        async for body in self._cluster.list_objects():
             seen.add(body["metadata"]["uid"])
             self._store.see(body)
         for uid in known - seen:
-            log.info("A build vanished unseen", uid=uid)
+            log.info("An object vanished unseen", uid=uid)
             self._store.drop(uid)

@@ -1,39 +1,63 @@
-"""The newest we know of every build that is not over, from the watch, the list and our writes."""
+"""The newest we know of every object that is not over, from the watch, the list and our writes."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 from pydantic import ValidationError
 
-from imagewright.api.imagebuild import FINAL, ImageBuild
+from imagewright.api.buildcacheprune import BuildCachePrune
+from imagewright.api.buildstatus import FINAL
+from imagewright.api.imagebuild import ImageBuild, Metadata
 from imagewright.ports import Body
 
 log = structlog.get_logger("store")
 REMEMBERED = 4096
-"""Builds that are over and whose last version is remembered, to know a late event of theirs."""
+"""Objects that are over and whose last version is remembered, to know a late event of theirs."""
 
 
-class Store:
-    """Builds by uid. An older version never replaces a newer one, whichever came last."""
+class Object(Protocol):
+    """One object of a kind."""
 
-    def __init__(self, wake: Callable[[str], None]) -> None:
-        self._wake = wake
-        self._builds: dict[str, ImageBuild] = {}
+    @property
+    def metadata(self) -> Metadata:
+        """Its metadata, as far as it is read."""
+        ...
+
+
+ObjectT = TypeVar("ObjectT", bound=Object)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[ObjectT]):
+    """How the bodies of a kind are read, and when nothing can happen to one but an edit."""
+
+    parse: Callable[[Body], ObjectT]
+    settled: Callable[[Body], bool]
+
+
+class Store(Generic[ObjectT]):
+    """Objects by uid. An older version never replaces a newer one, whichever came last."""
+
+    def __init__(self, kind: Kind[ObjectT], wake: Callable[[str], None]) -> None:
+        self._kind, self._wake = kind, wake
+        self._objects: dict[str, ObjectT] = {}
         self._over: dict[str, int] = {}
 
-    def get(self, uid: str) -> ImageBuild | None:
-        """The build, where it exists and is not over for good."""
-        return self._builds.get(uid)
+    def get(self, uid: str) -> ObjectT | None:
+        """The object, where it exists and is not over for good."""
+        return self._objects.get(uid)
 
     def uids(self) -> frozenset[str]:
         """All that are known."""
-        return frozenset(self._builds)
+        return frozenset(self._objects)
 
     def see(self, body: Body) -> bool:
         """Take in a version of an object, and wake who looks after it. True where it was news."""
         uid = body["metadata"]["uid"]
-        if uid not in self._builds and settled(body):
+        if uid not in self._objects and self._kind.settled(body):
             return False
         if not self.keep(body):
             return False
@@ -43,23 +67,23 @@ class Store:
     def keep(self, body: Body) -> bool:
         """Take in a version without waking anybody: for the answers to our own writes."""
         uid = body["metadata"]["uid"]
-        known = self._builds.get(uid)
+        known = self._objects.get(uid)
         if known is not None and not newer(body, known):
             return False
         if version(body) <= self._over.get(uid, 0):
             return False
-        if settled(body):
-            self._builds.pop(uid, None)
+        if self._kind.settled(body):
+            self._objects.pop(uid, None)
             self._remember(uid, version(body))
             return known is not None
         try:
-            self._builds[uid] = ImageBuild.parse(body)
+            self._objects[uid] = self._kind.parse(body)
         except ValidationError as error:
             # The API server checks by the same rules, so the CRD is of another version than we
             # are.
-            log.warning("An ImageBuild is not understood", uid=uid, fault=str(error))
+            log.warning("An object is not understood", uid=uid, fault=str(error))
             # What was known of it is no longer true: whatever runs for that must end.
-            if self._builds.pop(uid, None) is not None:
+            if self._objects.pop(uid, None) is not None:
                 self._wake(uid)
             return False
         return True
@@ -71,7 +95,7 @@ class Store:
 
     def drop(self, uid: str) -> None:
         """The object is gone; a uid never comes back, whatever late answer still names it."""
-        self._builds.pop(uid, None)
+        self._objects.pop(uid, None)
         self._remember(uid, sys.maxsize)
         self._wake(uid)
 
@@ -86,7 +110,16 @@ def settled(body: Body) -> bool:
     )
 
 
-def newer(body: Body, known: ImageBuild) -> bool:
+def at_rest(body: Body) -> bool:
+    """A prune that has ended, and has no next time."""
+    return settled(body) and not body["status"].get("nextScheduleTime")
+
+
+BUILDS = Kind(ImageBuild.parse, settled=settled)
+PRUNES = Kind(BuildCachePrune.parse, settled=at_rest)
+
+
+def newer(body: Body, known: Object) -> bool:
     """Whether a version of the same object comes after the known one."""
     return version(body) > int(known.metadata.resource_version or 0)
 

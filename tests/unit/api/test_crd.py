@@ -9,36 +9,52 @@ import pytest
 from click.testing import CliRunner
 
 from imagewright.api.condition import Type
-from imagewright.api.crd import COLUMNS, imagebuild_crd, structural
+from imagewright.api.crd import (
+    BUILD_CACHE_PRUNE,
+    COLUMNS,
+    IMAGE_BUILD,
+    KINDS,
+    Column,
+    Kind,
+    crd_of,
+    structural,
+)
 from imagewright.api.reason import MEANING, Reason
 from imagewright.api.rule import Model
 from imagewright.cli import main
 
 ROOT = Path(__file__).parents[3]
-NAME = "imagewright.dev_imagebuilds.yaml"
-CRD = imagebuild_crd()
+CRD = crd_of(IMAGE_BUILD)
 (VERSION,) = CRD["spec"]["versions"]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]
 
 
 @pytest.mark.parametrize("folder", ["crds", "charts/imagewright/files/crds"])
-def test_what_is_printed_is_what_is_checked_in(folder: str) -> None:
-    printed = CliRunner().invoke(main, ["crds"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_is_printed_is_what_is_checked_in(folder: str, kind: Kind) -> None:
+    printed = CliRunner().invoke(main, ["crds", "--kind", kind.plural])
     assert printed.exit_code == 0
-    assert printed.output == (ROOT / folder / NAME).read_text()
+    assert printed.output == (ROOT / folder / f"imagewright.dev_{kind.plural}.yaml").read_text()
 
 
-IN_SCHEMA = [column for column in COLUMNS if not column[2].startswith(".metadata.")]
+IN_SCHEMA = [
+    (kind, column)
+    for kind in KINDS
+    for column in kind.columns
+    if not column[2].startswith(".metadata.")
+]
 
 
-@pytest.mark.parametrize("column", IN_SCHEMA, ids=lambda column: column[0])
-def test_a_column_shows_a_field_that_there_is(column: tuple[str, str, str, int]) -> None:
-    _, kind, path, _ = column
-    node: Any = SCHEMA
+@pytest.mark.parametrize(
+    ("kind", "column"), IN_SCHEMA, ids=[f"{kind.name}: {column[0]}" for kind, column in IN_SCHEMA]
+)
+def test_a_column_shows_a_field_that_there_is(kind: Kind, column: Column) -> None:
+    _, shown_as, path, _ = column
+    node: Any = crd_of(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for part in re.findall(r"\.(\w+)|\[([^\]]*)\]", re.sub(r"\?\(.*?\)", "", path)):
         node = node["properties"][part[0]] if part[0] else node["items"]
     expected = "date" if node.get("format") == "date-time" else node["type"]
-    assert kind == expected
+    assert shown_as == expected
 
 
 def test_the_columns_are_shown_in_their_order() -> None:
@@ -54,6 +70,13 @@ def test_the_kind_has_a_status_of_its_own_and_short_names() -> None:
     assert VERSION["subresources"] == {"status": {}}
     assert CRD["spec"]["scope"] == "Namespaced"
     assert SCHEMA["required"] == ["spec"]
+
+
+def test_prunes_are_in_no_namespace() -> None:
+    spec = crd_of(BUILD_CACHE_PRUNE)["spec"]
+    assert spec["scope"] == "Cluster"
+    assert spec["names"]["shortNames"] == ["bcp"]
+    assert spec["names"]["categories"] == ["builds"]
 
 
 @pytest.mark.parametrize(

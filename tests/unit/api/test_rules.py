@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from imagewright.api.crd import imagebuild_crd
-from imagewright.api.imagebuild import INLINE_BYTES, ImageBuildSpec
+from imagewright.api.crd import IMAGE_BUILD, crd_of
+from imagewright.api.imagebuild import ImageBuildSpec
 from imagewright.api.rule import VALIDATIONS
+from imagewright.api.source import INLINE_BYTES
 from tests.integration.test_bad_input import REFUSED as TOLD_BY_THE_SERVER
 from tests.support.makers import INLINE
 
@@ -129,10 +130,74 @@ ELSE = {
         {"source": {**INLINE["source"], **git()["source"], **http()["source"]}},
         "A build has one source",
     ),
-    "git over ssh": (git("ssh://git.example/app"), "https://, http:// or git://"),
-    "git as scp writes it": (git("git@git.example:app"), "https://, http:// or git://"),
-    "a local repository": (git("file:///etc"), "https://, http:// or git://"),
-    "a helper of git": (git("ext::sh -c x"), "https://, http:// or git://"),
+    "git over ssh without a key": (git("ssh://git@git.example/app"), "needs a key"),
+    "git as scp writes it, without a key": (git("git@git.example:app"), "needs a key"),
+    "a local repository": (git("file:///etc"), "https://, http://, git:// or ssh://"),
+    "a helper of git": (git("ext::sh -c x"), "https://, http://, git:// or ssh://"),
+    "an option of ssh": (git("ssh://-oProxyCommand=x/a"), "https://, http://, git:// or ssh://"),
+    "an option of ssh, as scp writes it": (
+        git("-oProxyCommand=x@h:a"),
+        "https://, http://, git:// or ssh://",
+    ),
+    "a Secret with a path": (
+        {"registryAuth": [{"secretRef": {"name": "../other"}}]},
+        "no name of an object",
+    ),
+    "a Secret of another namespace": (
+        {"registryAuth": [{"secretRef": {"name": "a", "namespace": "kube-system"}}]},
+        "Extra inputs are not permitted",
+    ),
+    "an entry with a slash": (
+        {"secrets": [{"id": "a", "secretRef": {"name": "a", "key": "a/b"}}]},
+        "no key of an entry",
+    ),
+    "a mount's id with a comma": (
+        {"secrets": [{"id": "a,src=/etc", "secretRef": {"name": "a", "key": "b"}}]},
+        "no id of a mount",
+    ),
+    "a host with a blank": ({"extraHosts": [{"hostname": "a b", "ip": "::1"}]}, "no host name"),
+    "a second host behind a comma": (
+        {"extraHosts": [{"hostname": "a", "ip": "1.1.1.1,b=2"}]},
+        "no IP address",
+    ),
+    "a size in words": ({"shmSize": "64 megabytes"}, "no size"),
+    "a value and where to read it": (
+        {
+            "buildArgs": [
+                {
+                    "name": "A",
+                    "value": "1",
+                    "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}},
+                }
+            ]
+        },
+        "has one value",
+    ),
+    "a cache in an option": ({"cache": {"from": [{"ref": "a,ref=b"}]}}, "no image name"),
+    "a registry cache without a place": (
+        {"cache": {"to": [{"type": "registry"}]}},
+        "under a ref of its own",
+    ),
+    "an inline cache with a place": (
+        {"cache": {"to": [{"type": "inline", "ref": "a"}]}},
+        "under a ref of its own",
+    ),
+    "a soft limit above the hard one": (
+        {"ulimits": [{"name": "nofile", "soft": 2, "hard": 1}]},
+        "at most the hard one",
+    ),
+    "an unlimited soft limit below a hard one": (
+        {"ulimits": [{"name": "nofile", "soft": -1, "hard": 1}]},
+        "at most the hard one",
+    ),
+    "a repository with a line's end": (
+        git("https://git.example/app\n"),
+        "https://, http://, git:// or ssh://",
+    ),
+    "an address with a line's end": (
+        {"extraHosts": [{"hostname": "a", "ip": "10.0.0.7\n"}]},
+        "no IP address",
+    ),
     "a download over ftp": (http("ftp://a.example/c"), "https:// or http://"),
     "a download with a fragment": (http("https://a.example/c#x"), "https:// or http://"),
     "two downloads in one": (http("https://a.example/c https://b"), "https:// or http://"),
@@ -187,6 +252,13 @@ TAKEN = {
     "a label of the specification": {"labels": {"org.opencontainers.image.title": "x y\n=z"}},
     "an argument without a value": {"buildArgs": [{"name": "_a1"}]},
     "a variant of an architecture": {"platforms": ["linux/arm/v7", "linux/386"]},
+    "git over ssh": git("ssh://git@git.example:2222/app.git", secretRef={"name": "key"}),
+    "git as scp writes it": git("git@git.example:team/app.git", secretRef={"name": "key"}),
+    "an image as the source": {"source": {"oci": {"image": f"r.example/a:1@{DIGEST}"}}},
+    "a ConfigMap as the source": {"source": {"configMap": {"name": "files.v1"}}},
+    "a size in bytes": {"shmSize": "67108864"},
+    "a limit that is none": {"ulimits": [{"name": "core", "soft": 0, "hard": -1}]},
+    "the host itself as a host": {"extraHosts": [{"hostname": "h", "ip": "host-gateway"}]},
     "deleted at once": {"ttlSecondsAfterFinished": 0},
 }
 
@@ -207,7 +279,7 @@ def rules(node: Any) -> list[dict[str, str]]:
     return [*own, *inner]
 
 
-RULES = rules(imagebuild_crd())
+RULES = rules(crd_of(IMAGE_BUILD))
 
 
 def test_every_rule_of_the_schema_is_met_by_some_refusal() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagewright.api.reason import Reason
-from imagewright.domain.decide import Finish
+from imagewright.domain.decision import Finish
 from imagewright.domain.outcome import Broken
 from imagewright.domain.progress import Advance, Output, Progress, Step
 from imagewright.domain.redact import clip, json_bytes, printable, tail

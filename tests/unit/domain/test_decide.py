@@ -2,39 +2,42 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagewright.api.imagebuild import FINAL, Phase
+from imagewright.api.buildstatus import FINAL, Phase
 from imagewright.api.reason import Reason
-from imagewright.domain.decide import (
-    RULES,
+from imagewright.domain.decide import RULES, decide, look_again_at, rest_after
+from imagewright.domain.decision import (
     Begin,
     Discard,
     Enter,
     Expire,
     Finish,
     Forget,
+    Gather,
     Keep,
     Leave,
     Prepare,
     Retry,
     Stop,
     Wait,
-    decide,
-    look_again_at,
-    rest_after,
 )
 from imagewright.domain.facts import (
     Closing,
     Ended,
     Facts,
+    Gathered,
+    Gathering,
     Granted,
     Job,
+    Lacking,
     Prepared,
     Preparing,
+    Refused,
     Resting,
     Running,
     Waiting,
@@ -56,6 +59,13 @@ _GOOD = a_build()
 UNNAMED = _GOOD.model_copy(update={"spec": _GOOD.spec.model_copy(update={"images": ["A@b"]})})
 """As the API server of an older kind could let it through."""
 
+NEEDY: dict[str, Any] = {"registryAuth": [{"secretRef": {"name": "pull"}}]}
+LACKING = Lacking(
+    Reason.SECRET_NOT_FOUND,
+    "The Secret pull is not there yet.",
+    NOW - timedelta(seconds=60),
+    NOW + timedelta(seconds=5),
+)
 TABLE: dict[str, tuple[Facts, object]] = {
     "gone: nothing of it is kept": (some_facts(None), Forget),
     "about to go: the same": (
@@ -264,6 +274,53 @@ TABLE: dict[str, tuple[Facts, object]] = {
         some_facts(a_build({"activeDeadlineSeconds": 60}, RUNNING), Resting(LATER), now=LATER),
         Stop,
     ),
+    "it names what nobody has looked for: look": (some_facts(a_build(NEEDY)), Gather),
+    "that is looked for: wait": (some_facts(a_build(NEEDY), Gathering(NOW)), Leave),
+    "that is looked for, for long: say so": (
+        some_facts(a_build(NEEDY), Gathering(NOW - timedelta(seconds=3))),
+        Wait,
+    ),
+    "it is not there: say so": (
+        some_facts(a_build(NEEDY), LACKING),
+        Wait(Reason.SECRET_NOT_FOUND, "The Secret pull is not there yet."),
+    ),
+    "it was not there a while ago: look again": (
+        some_facts(a_build(NEEDY), replace(LACKING, until=NOW)),
+        Gather,
+    ),
+    "it was not there, and the spec has no need of it any more: look": (
+        some_facts(a_build(), replace(LACKING, until=NOW)),
+        Enter,
+    ),
+    "it is not there, and time is up: stop": (
+        some_facts(a_build({**NEEDY, "activeDeadlineSeconds": 60}), LACKING, now=LATER),
+        Stop,
+    ),
+    "it is there: ask for a turn": (some_facts(a_build(NEEDY), Gathered()), Enter),
+    "it is there, and it has a turn: begin": (
+        some_facts(a_build(NEEDY), Gathered(), turn=TURN),
+        Begin("w", ""),
+    ),
+    "a retry looks again": (
+        some_facts(a_build(NEEDY, RUNNING), Resting(NOW)),
+        Gather,
+    ),
+    "cancelled while something lacks: stop": (
+        some_facts(a_build({**NEEDY, "cancel": True}), LACKING),
+        Stop,
+    ),
+    "a field that its builder does not know: refused": (
+        some_facts(a_build({"limits": {"memory": "1Gi"}})),
+        Stop,
+    ),
+    "a builder that no worker has: refused": (
+        some_facts(a_build(), turn=Refused("No worker has it.")),
+        Stop(Phase.FAILED, Reason.FEATURE_UNSUPPORTED, "No worker has it."),
+    ),
+    "an image is resolved on its worker": (
+        some_facts(a_build({"source": {"oci": {"image": "r.example/a"}}}), turn=TURN),
+        Prepare("w"),
+    ),
     "going down while it rests: nothing": (
         some_facts(a_build(status=RUNNING), Resting(NOW), closing=Closing.DRAINING),
         Leave,
@@ -322,6 +379,9 @@ states = st.one_of(
     st.builds(Running, st.integers(0, 100), st.sampled_from(["", "RUN x"]), moments),
     st.builds(Ended, st.sampled_from([BUILT, FAILED, OUTAGE])),
     st.builds(Resting, moments),
+    st.builds(Gathering, moments),
+    st.just(Gathered()),
+    st.builds(Lacking, st.just(Reason.SECRET_NOT_FOUND), st.just("No."), moments, moments),
 )
 statuses = st.none() | st.fixed_dictionaries(
     {"phase": st.sampled_from(Phase).map(str)},
@@ -337,6 +397,7 @@ specs = st.fixed_dictionaries(
     {},
     optional={
         "source": st.just(GIT["source"]),
+        "registryAuth": st.just(NEEDY["registryAuth"]),
         "cancel": st.booleans(),
         "suspend": st.booleans(),
         "activeDeadlineSeconds": st.integers(1, 7200),
@@ -344,7 +405,7 @@ specs = st.fixed_dictionaries(
     },
 )
 builds = st.builds(a_build, specs, statuses)
-turns = st.sampled_from([None, TURN, Waiting(Reason.NO_WORKER, "none")])
+turns = st.sampled_from([None, TURN, Refused("no"), Waiting(Reason.NO_WORKER, "none")])
 all_facts = st.builds(
     lambda build, state, turn, closing: some_facts(build, state, turn=turn, closing=closing),
     builds,
@@ -431,6 +492,18 @@ LOOKS: dict[str, tuple[Facts, timedelta | None]] = {
         None,
     ),
     "begins: never, its end will wake us": (some_facts(a_build(), turn=TURN), None),
+    "something lacks: when it is looked for again": (
+        some_facts(a_build(NEEDY), LACKING),
+        timedelta(seconds=5),
+    ),
+    "something lacks: at the deadline, where that is sooner": (
+        some_facts(a_build({**NEEDY, "activeDeadlineSeconds": 61}), LACKING),
+        timedelta(seconds=1),
+    ),
+    "looks for what it names: when it must say so": (
+        some_facts(a_build(NEEDY)),
+        timedelta(seconds=2),
+    ),
     "resolving: when it must say so": (
         some_facts(a_build(GIT), Preparing(NOW)),
         timedelta(seconds=2),

@@ -5,7 +5,20 @@ from typing import Any
 import pytest
 
 from imagewright.api.imagebuild import ImageBuildSpec
-from imagewright.domain.plan import OPERATIONAL, Git, Http, Inline, inputs_digest, make_plan
+from imagewright.domain.plan import (
+    Access,
+    CacheExport,
+    Form,
+    Git,
+    Grant,
+    Http,
+    Inline,
+    Ulimit,
+    Value,
+)
+from imagewright.domain.planning import OPERATIONAL, inputs_digest, make_plan
+from imagewright.domain.quantity import bytes_of
+from imagewright.domain.support import unsupported
 from tests.support.makers import GIT, INLINE
 
 CHANGES: dict[str, Any] = {
@@ -14,14 +27,33 @@ CHANGES: dict[str, Any] = {
     "dockerfile": "docker/Dockerfile",
     "dockerfileInline": "FROM scratch\n",
     "target": "t",
-    "buildArgs": [{"name": "A", "value": "1"}],
+    "builder": "classic",
+    "buildArgs": [
+        {"name": "A", "value": "1"},
+        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "b"}}},
+    ],
     "images": ["r.example/a:1"],
     "labels": {"a": "1"},
     "annotations": {"a": "1"},
     "platforms": ["linux/arm64"],
     "pull": True,
-    "cache": {"noCache": True},
+    "secrets": [{"id": "npm", "secretRef": {"name": "npm", "key": "token"}}],
+    "ssh": [{"id": "default", "secretRef": {"name": "deploy", "key": "ssh-privatekey"}}],
+    "registryAuth": [{"secretRef": {"name": "pull"}}],
+    "serviceAccountName": "builder",
+    "cache": {
+        "noCache": True,
+        "from": [{"ref": "r.example/cache"}],
+        "to": [{"type": "registry", "ref": "r.example/cache", "mode": "max"}, {"type": "inline"}],
+    },
+    "squash": True,
     "network": "none",
+    "extraHosts": [{"hostname": "db", "ip": "10.0.0.7"}],
+    "shmSize": "64Mi",
+    "ulimits": [{"name": "nofile", "soft": 1024, "hard": 2048}],
+    "limits": {"memory": "1Gi", "memorySwap": "2G", "cpuShares": 512, "cpusetCpus": "0-1"},
+    "attestations": {"provenance": "min"},
+    "output": {"compression": "zstd", "sourceDateEpoch": 0},
     "activeDeadlineSeconds": 5,
     "ttlSecondsAfterFinished": 5,
     "suspend": True,
@@ -78,8 +110,140 @@ def test_every_option_of_the_spec_is_in_the_plan() -> None:
     assert (plan.context_dir, plan.dockerfile_inline) == ("sub", "FROM scratch\n")
     assert (plan.target, plan.build_args, plan.images) == ("t", {"A": "1"}, ("r.example/a:1",))
     assert (plan.labels, plan.annotations) == ({"a": "1"}, {"a": "1"})
-    assert (plan.platforms, plan.network) == (("linux/arm64",), "none")
-    assert (plan.pull, plan.no_cache) == (True, True)
+    assert (plan.platforms, plan.sandbox.network) == (("linux/arm64",), "none")
+    assert (plan.pull, plan.no_cache, plan.squash) == (True, True, True)
+    assert (plan.builder, plan.values) == ("classic", {"B": Value("settings", "b")})
+    assert plan.secrets == (Grant("npm", "npm", "token"),)
+    assert plan.ssh == (Grant("default", "deploy", "ssh-privatekey"),)
+    assert plan.access == Access(("pull",), "builder")
+    assert plan.cache_from == ("r.example/cache",)
+    assert plan.cache_to == (CacheExport("r.example/cache", "max"), CacheExport("", "min"))
+    assert plan.form == Form("zstd", 0, provenance="min")
+
+
+def test_sizes_are_bytes_and_limits_have_the_names_of_the_engine() -> None:
+    sandbox = make_plan(spec(**CHANGES | INLINE | {"dockerfile": "Dockerfile"})).sandbox
+    assert sandbox.shm_size == 64 << 20
+    assert sandbox.extra_hosts == (("db", "10.0.0.7"),)
+    assert sandbox.ulimits == (Ulimit("nofile", 1024, 2048),)
+    assert sandbox.limits == {
+        "memory": 1 << 30,
+        "memswap": 2 * 10**9,
+        "cpushares": 512,
+        "cpusetcpus": "0-1",
+    }
+
+
+NEEDS: dict[str, tuple[dict[str, Any], bool]] = {
+    "inline files need nothing": ({}, False),
+    "a value that is written needs nothing": ({"buildArgs": [{"name": "A"}]}, False),
+    "a value of a ConfigMap": ({"buildArgs": CHANGES["buildArgs"]}, True),
+    "files of a ConfigMap": ({"source": {"configMap": {"name": "files"}}}, True),
+    "a mounted secret": ({"secrets": CHANGES["secrets"]}, True),
+    "a mounted key": ({"ssh": CHANGES["ssh"]}, True),
+    "a login": ({"registryAuth": CHANGES["registryAuth"]}, True),
+    "a service account": ({"serviceAccountName": "builder"}, True),
+    "a private repository": (
+        {"source": {"git": {"url": "https://g.example/a", "secretRef": {"name": "s"}}}},
+        True,
+    ),
+    "a public repository needs nothing": (GIT, False),
+    "a private download": (
+        {"source": {"http": {"url": "https://a.example/c", "secretRef": {"name": "s"}}}},
+        True,
+    ),
+    "a private image": (
+        {"source": {"oci": {"image": "r.example/a", "secretRef": {"name": "s"}}}},
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "needs"), NEEDS.values(), ids=NEEDS)
+def test_what_a_plan_needs_of_the_cluster_is_known(fields: dict[str, Any], needs: bool) -> None:
+    assert make_plan(spec(**fields)).needs is needs
+
+
+UNSUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
+    "classic mounts no secrets": (
+        {"builder": "classic", "secrets": CHANGES["secrets"]},
+        "spec.secrets",
+    ),
+    "classic mounts no keys": ({"builder": "classic", "ssh": CHANGES["ssh"]}, "spec.ssh"),
+    "classic writes no annotations": (
+        {"builder": "classic", "annotations": {"a": "1"}},
+        "spec.annotations",
+    ),
+    "classic exports no cache": (
+        {"builder": "classic", "cache": CHANGES["cache"]},
+        "spec.cache.to",
+    ),
+    "classic has one form": (
+        {"builder": "classic", "output": {"compression": "zstd"}},
+        "spec.output",
+    ),
+    "classic attests nothing": (
+        {"builder": "classic", "attestations": {"sbom": True}},
+        "spec.attestations",
+    ),
+    "classic builds for one platform": (
+        {"builder": "classic", "platforms": ["linux/amd64", "linux/arm64"]},
+        "spec.platforms",
+    ),
+    "BuildKit limits nothing": ({"limits": {"memory": "1Gi"}}, "spec.limits"),
+    "BuildKit squashes one platform": (
+        {"squash": True, "images": ["a"], "platforms": ["linux/amd64", "linux/arm64"]},
+        "spec.platforms",
+    ),
+    "BuildKit squashes nothing that is attested": (
+        {"squash": True, "images": ["a"], "attestations": {"provenance": "min"}},
+        "spec.attestations",
+    ),
+    "BuildKit squashes into gzip": (
+        {"squash": True, "images": ["a"], "output": {"compression": "estargz"}},
+        "spec.output.compression",
+    ),
+    "BuildKit squashes in a repository": ({"squash": True}, "spec.images"),
+}
+
+
+@pytest.mark.parametrize(("fields", "named"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_what_a_builder_would_leave_out_is_refused_by_its_name(
+    fields: dict[str, Any], named: str
+) -> None:
+    told = unsupported(make_plan(spec(**fields)))
+    assert named in told
+    assert told.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"squash": True, "images": ["a"]}, {"builder": "classic", "limits": CHANGES["limits"]}],
+    ids=["nothing special", "squash with a name", "limits of a classic build"],
+)
+def test_what_a_builder_can_do_is_not_refused(fields: dict[str, Any]) -> None:
+    assert unsupported(make_plan(spec(**fields))) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("64Mi", 64 << 20),
+        ("10Gi", 10 << 30),
+        ("5k", 5000),
+        ("1E", 10**18),
+    ],
+)
+def test_a_size_is_bytes(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "1.5Gi", "-1", "1 Gi", "1gi", "Gi", "1Ki\n"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no size"):
+        bytes_of(text)
 
 
 @pytest.mark.row("seed-20")

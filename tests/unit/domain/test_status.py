@@ -4,18 +4,9 @@ import json
 
 import pytest
 
-from imagewright.api.imagebuild import ImageBuildStatus, Phase
+from imagewright.api.buildstatus import ImageBuildStatus, Phase
 from imagewright.api.reason import Reason
-from imagewright.domain.decide import (
-    Begin,
-    Decision,
-    Finish,
-    Keep,
-    Leave,
-    Retry,
-    Stop,
-    Wait,
-)
+from imagewright.domain.decision import Begin, Decision, Finish, Keep, Leave, Retry, Stop, Wait
 from imagewright.domain.facts import Running
 from imagewright.domain.outcome import Broken, Built, Pushed
 from imagewright.domain.status import summarize
@@ -258,6 +249,8 @@ def test_a_failure_stalls_where_only_the_user_can_mend_it(reason: Reason) -> Non
         Reason.SOURCE_UNAVAILABLE,
         Reason.INVALID_REFERENCE,
         Reason.PUSH_UNAUTHORIZED,
+        Reason.INVALID_CREDENTIALS,
+        Reason.SQUASH_FAILED,
         Reason.FEATURE_UNSUPPORTED,
         Reason.OUT_OF_MEMORY,
         Reason.DEADLINE_EXCEEDED,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from imagewright.api.imagebuild import ImageBuildSpec
 from imagewright.domain.patch import merge_patch
-from imagewright.domain.plan import Git, Http, Inline, inputs_digest, make_plan
+from imagewright.domain.plan import Git, Http, Inline
+from imagewright.domain.planning import inputs_digest, make_plan
 from imagewright.domain.redact import clip, printable, redact, tail
 from imagewright.domain.reference import InvalidReference, parse, parse_all
 from tests.support.makers import GIT, INLINE, merged

@@ -80,7 +80,7 @@ async def test_a_list_is_read_to_its_last_page(server: Server, client: KubeClien
         (200, {"metadata": {"continue": "next"}, "items": [{"n": 1}, {"n": 2}]}),
         (200, {"metadata": {}, "items": [{"n": 3}]}),
     ]
-    assert [body["n"] async for body in client.list_builds()] == [1, 2, 3]
+    assert [body["n"] async for body in client.list_objects()] == [1, 2, 3]
     assert [asked["line"] for asked in server.asked] == [
         f"GET {BUILDS}?limit=500",
         f"GET {BUILDS}?limit=500&continue=next",
@@ -90,7 +90,7 @@ async def test_a_list_is_read_to_its_last_page(server: Server, client: KubeClien
 async def test_each_namespace_is_listed_by_itself(server: Server, tmp_path: Path) -> None:
     server.answers = [(200, {"metadata": {}, "items": []})] * 2
     async with KubeClient(str(server.config(tmp_path, "t")), ("a", "b")) as client:
-        assert [body async for body in client.list_builds()] == []
+        assert [body async for body in client.list_objects()] == []
     prefix = BUILDS.removesuffix("/imagebuilds")
     assert [asked["line"].partition("?")[0] for asked in server.asked] == [
         f"GET {prefix}/namespaces/a/imagebuilds",
@@ -117,7 +117,7 @@ async def test_a_write_is_a_merge_patch_of_the_status_with_its_condition(
 @pytest.mark.row("F63")
 async def test_a_delete_means_this_very_object(server: Server, client: KubeClient) -> None:
     server.answers = [(200, {})]
-    await client.delete_build("team", "one", "uid-1")
+    await client.delete_object("team", "one", "uid-1")
     assert server.asked[0]["line"] == f"DELETE {ONE}"
     assert server.bodies == [{"preconditions": {"uid": "uid-1"}}]
 
@@ -128,7 +128,7 @@ async def test_a_delete_of_what_is_not_there_is_fine(
     server: Server, client: KubeClient, status: int
 ) -> None:
     server.answers = [(status, {"message": "no"})]
-    await client.delete_build("team", "one", "uid-1")
+    await client.delete_object("team", "one", "uid-1")
     assert server.answers == []
 
 
@@ -160,10 +160,10 @@ async def test_an_expired_credential_is_read_again_once(
 ) -> None:
     server.config(tmp_path, "second")
     server.answers = [(401, {}), (200, {"kind": "ImageBuild"}), (401, {}), (401, {})]
-    await client.get_build("team", "one")
+    await client.get_object("team", "one")
     assert [asked["who"] for asked in server.asked] == ["Bearer first", "Bearer second"]
     with pytest.raises(Unavailable):
-        await client.get_build("team", "one")
+        await client.get_object("team", "one")
     assert server.answers == []
 
 
@@ -172,7 +172,7 @@ async def test_nobody_there_is_an_outage(server: Server, tmp_path: Path) -> None
     config.write_text(config.read_text().replace(str(server.port), "9"))
     async with KubeClient(str(config)) as client:
         with pytest.raises(Unavailable, match="did not answer GET"):
-            await client.get_build("team", "one")
+            await client.get_object("team", "one")
 
 
 @pytest.mark.parametrize("status", range(400, 600))

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from imagewright.api.reason import Reason
-from imagewright.backend import BUILDKIT, Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.facts import Closing
 from imagewright.domain.outcome import Built
-from imagewright.domain.plan import Order
+from imagewright.domain.plan import Order, Plan
 from imagewright.jobs import Jobs
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
-from imagewright.ports import Failed, Report, Unavailable
+from imagewright.ports import Failed, Keyring, Report, Unavailable
 from imagewright.reconcile.build import BuildReconciler, World
 from imagewright.reconcile.resync import Resync
-from imagewright.reconcile.store import Store
+from imagewright.reconcile.store import BUILDS, Store
 from imagewright.reconcile.workqueue import WorkQueue
 from imagewright.scheduler import Scheduler
 from tests.support.makers import GIT, NOW, UID, FakeCluster, a_body
+from tests.support.parts import FakeKeyring, a_backend
 
 
 class FaultyBuilder(MemoryBuilder):
@@ -31,10 +31,10 @@ class FaultyBuilder(MemoryBuilder):
 
     fault = "none"
 
-    async def build(self, order: Order, report: Report) -> Built:
+    async def build(self, order: Order, keyring: Keyring, report: Report) -> Built:
         if order.ref.partition("-")[0] == self.fault:
             raise ZeroDivisionError("a fault of ours")
-        return await super().build(order, report)
+        return await super().build(order, keyring, report)
 
 
 class Shell:
@@ -44,18 +44,29 @@ class Shell:
         self.now = NOW
         self.cluster, self.builder, self.metrics = FakeCluster(), FaultyBuilder(), Metrics()
         self.queue = WorkQueue(self._work)
-        self.store = Store(self.queue.add)
+        self.store = Store(BUILDS, self.queue.add)
         self.jobs = Jobs(self.queue.add, self.clock, self.metrics)
-        backend = Backend({BUILDKIT: self.builder})
+        backend = a_backend(self.builder)
         self.worker = Worker("w", slots, backend, probe=self._probe, up=True)
         self.scheduler = Scheduler(
             Pool("p", [self.worker], self.metrics), self.queue.add, self.metrics
         )
         world = World(
-            self.cluster, self.store, self.jobs, self.scheduler, self.metrics, self.clock, "me"
+            self.cluster,
+            self.store,
+            self.jobs,
+            self.scheduler,
+            self.metrics,
+            self.keyrings,
+            self.clock,
+            "me",
         )
         self.reconciler = BuildReconciler(world, self._look_in)
+        self.keyring = FakeKeyring()
         self.looks: list[tuple[str, float]] = []
+
+    def keyrings(self, namespace: str, plan: Plan) -> Keyring:
+        return self.keyring
 
     def clock(self) -> datetime:
         return self.now
@@ -575,7 +586,7 @@ async def test_a_key_is_never_worked_on_twice_at_once_and_never_lost() -> None:
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
     woken: list[str] = []
-    store = Store(woken.append)
+    store = Store(BUILDS, woken.append)
     assert store.see(a_body(resourceVersion="9"))
     assert not store.see(a_body({"target": "old"}, resourceVersion="8"))
     assert not store.see(a_body({"target": "same"}, resourceVersion="9"))
@@ -586,7 +597,7 @@ def test_an_older_version_never_replaces_a_newer_one() -> None:
 
 
 def test_a_late_event_of_a_finished_build_is_known_for_one() -> None:
-    store = Store(lambda _: None)
+    store = Store(BUILDS, lambda _: None)
     store.see(a_body(resourceVersion="5"))
     over = {**a_body(resourceVersion="9"), "status": {"phase": "Failed", "observedGeneration": 1}}
     assert store.keep(over)

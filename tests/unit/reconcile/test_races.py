@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from imagewright.backend import BUILDKIT, Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.facts import Granted
+from imagewright.domain.plan import Inline, Plan
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
 from imagewright.ports import Body
 from imagewright.scheduler import Scheduler
 from tests.support.makers import UID, FakeCluster
+from tests.support.parts import a_backend
 from tests.unit.reconcile.test_build import Shell, working
 
 TURNS = 200
@@ -144,12 +145,12 @@ async def test_a_worker_suspected_while_it_is_asked_is_granted_again() -> None:
         if len(asked) > 1:
             await gate.wait()
 
-    worker = Worker("w", 1, Backend({BUILDKIT: MemoryBuilder()}), probe)
+    worker = Worker("w", 1, a_backend(MemoryBuilder()), probe)
     pool = Pool("p", [worker], Metrics())
     scheduler = Scheduler(pool, lambda _: None, Metrics())
     await pool._look(worker)
-    scheduler.enter("a", "1")
-    scheduler.enter("b", "2")
+    scheduler.enter(("1", "a"), Plan(Inline()))
+    scheduler.enter(("2", "b"), Plan(Inline()))
     lease = scheduler.take("a")
     looking = asyncio.create_task(pool._look(worker))
     await turn()

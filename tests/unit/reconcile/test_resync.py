@@ -6,28 +6,29 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from imagewright.api.imagebuild import ImageBuild
 from imagewright.ports import Body, Unavailable
 from imagewright.reconcile.resync import Resync
-from imagewright.reconcile.store import Store
+from imagewright.reconcile.store import BUILDS, Store
 from tests.support.makers import FakeCluster, a_body
 
 
 class ListedCluster(FakeCluster):
     """A cluster whose list can be broken, and during which something can happen."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store[ImageBuild]) -> None:
         super().__init__()
         self.store, self.lists, self.broken = store, 0, 0
         self.meanwhile: list[Body] = []
 
-    async def list_builds(self) -> AsyncIterator[Body]:
+    async def list_objects(self) -> AsyncIterator[Body]:
         self.lists += 1
         if self.broken:
             self.broken -= 1
             raise Unavailable("The API server did not answer.")
         for body in self.meanwhile:
             self.store.see(body)
-        async for body in super().list_builds():
+        async for body in super().list_objects():
             yield body
 
 
@@ -36,7 +37,7 @@ class World:
 
     def __init__(self, seconds: float = 300) -> None:
         self.woken: list[str] = []
-        self.store = Store(self.woken.append)
+        self.store = Store(BUILDS, self.woken.append)
         self.cluster = ListedCluster(self.store)
         self.resync = Resync(self.cluster, self.store, seconds)
 

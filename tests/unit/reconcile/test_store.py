@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imagewright.reconcile import store as module
-from imagewright.reconcile.store import Store, settled
+from imagewright.reconcile.store import BUILDS, Store, settled
 from tests.support.makers import UID, a_body
 
 DONE = {"phase": "Succeeded", "observedGeneration": 1}
@@ -47,7 +47,7 @@ def test_the_newest_version_stands_in_whatever_order_they_came(order: tuple[int,
     versions = [
         a_body({"target": f"t{number}"}, resourceVersion=str(9 + number)) for number in order
     ]
-    store = Store(lambda _: None)
+    store = Store(BUILDS, lambda _: None)
     for body in [*versions, *versions]:
         store.see(body)
     build = store.get(UID)
@@ -56,7 +56,7 @@ def test_the_newest_version_stands_in_whatever_order_they_came(order: tuple[int,
 
 
 def test_versions_are_compared_as_numbers_not_as_texts() -> None:
-    store = Store(lambda _: None)
+    store = Store(BUILDS, lambda _: None)
     assert store.see(a_body(resourceVersion="9"))
     assert store.see(a_body(resourceVersion="10"))
     assert not store.see(a_body(resourceVersion="9"))
@@ -65,7 +65,7 @@ def test_versions_are_compared_as_numbers_not_as_texts() -> None:
 @pytest.mark.row("F8")
 def test_builds_that_are_over_at_the_start_wake_nobody() -> None:
     woken: list[str] = []
-    store = Store(woken.append)
+    store = Store(BUILDS, woken.append)
     for number in range(1000):
         assert not store.see(over("5", uid=str(number)))
     assert (woken, store.uids()) == ([], frozenset())
@@ -73,7 +73,7 @@ def test_builds_that_are_over_at_the_start_wake_nobody() -> None:
 
 def test_an_answer_to_our_own_write_wakes_nobody() -> None:
     woken: list[str] = []
-    store = Store(woken.append)
+    store = Store(BUILDS, woken.append)
     assert store.keep(a_body(resourceVersion="5"))
     assert store.uids() == {UID}
     assert woken == []
@@ -81,7 +81,7 @@ def test_an_answer_to_our_own_write_wakes_nobody() -> None:
 
 def test_an_edit_of_a_build_that_is_over_is_news() -> None:
     woken: list[str] = []
-    store = Store(woken.append)
+    store = Store(BUILDS, woken.append)
     store.see(a_body(resourceVersion="5"))
     assert store.see(over("6"))
     assert store.get(UID) is None
@@ -91,7 +91,7 @@ def test_an_edit_of_a_build_that_is_over_is_news() -> None:
 
 def test_a_build_that_vanished_wakes_whoever_works_on_it() -> None:
     woken: list[str] = []
-    store = Store(woken.append)
+    store = Store(BUILDS, woken.append)
     store.see(a_body())
     store.drop(UID)
     store.drop("never heard of")
@@ -101,7 +101,7 @@ def test_a_build_that_vanished_wakes_whoever_works_on_it() -> None:
 
 @pytest.mark.row("F73")
 def test_an_object_that_is_not_understood_is_left_alone_and_the_next_is_not() -> None:
-    store = Store(lambda _: None)
+    store = Store(BUILDS, lambda _: None)
     assert not store.see(a_body({"ofAnotherVersion": True}, uid="odd"))
     assert store.see(a_body(uid="plain"))
     assert store.uids() == {"plain"}
@@ -109,7 +109,7 @@ def test_an_object_that_is_not_understood_is_left_alone_and_the_next_is_not() ->
 
 def test_so_many_ends_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 3)
-    store = Store(lambda _: None)
+    store = Store(BUILDS, lambda _: None)
     for number in range(9):
         store.see(a_body(uid=str(number), resourceVersion="5"))
         store.keep(over("6", uid=str(number)))

@@ -7,6 +7,9 @@ import grpc
 MAX_MESSAGE = 16 << 20
 """Bytes. BuildKit's own limit in both directions (containerd's defaults)."""
 
+CONNECT_SECONDS = 5
+"""What one attempt to connect may take, with TLS and the first words of HTTP/2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -62,8 +65,10 @@ def options_for(authority: str) -> list[tuple[str, str | int]]:
         ("grpc.absolute_max_metadata_size", 16 << 20),
         # A daemon that comes back is used again within a second or so, not after gRPC's 120 s.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # By its name another pause, this is the time that an attempt may take: TLS to a busy
+        # daemon takes more than those 100 ms.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_SECONDS * 1000),
     ]
     if authority:
         # gRPC sends a unix socket's path, percent-encoded, as :authority; strict servers refuse

@@ -1,61 +1,36 @@
-"""BuildKit's Control service over one channel: build, follow, ask.
+"""BuildKit's Control service over one channel: build, follow, ask, make room.
 
 A build lives only as long as the call that asked for it: cancelling the task that awaits `solve()`
 cancels the call, and the daemon stops the build. There is no other way to stop one.
 """
 
-import asyncio
-import contextlib
-import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
 from imagewright.clients.buildkit.channel import Tls, open_channel
-from imagewright.clients.buildkit.definition import GitSource, git_op
+from imagewright.clients.buildkit.definition import GitSource
 from imagewright.clients.buildkit.errors import Unsupported, translate
-from imagewright.clients.buildkit.proto import control_pb2, gateway_pb2, ops_pb2, policy_pb2
+from imagewright.clients.buildkit.gateway import Base, Gateway, GitRevision
+from imagewright.clients.buildkit.proto import control_pb2
+from imagewright.clients.buildkit.request import Cache, Export, Solve, message_of
 from imagewright.clients.buildkit.status import Event, event_of
+from imagewright.clients.buildkit.usage import Prune, Record, prune_message, record_of
+from imagewright.clients.buildkit.workers import WorkerInfo, knows_space_limits, worker_of
+
+__all__ = [
+    "Base",
+    "Cache",
+    "Control",
+    "Export",
+    "GitRevision",
+    "Prune",
+    "Record",
+    "Solve",
+    "WorkerInfo",
+]
 
 CONTROL = "/moby.buildkit.v1.Control/"
-BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
-BUILD_ID = "buildkit-controlapi-buildid"
-"""Metadata key that ties a gateway call to the Solve it belongs to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Where a result goes: an exporter's type (`image`) and its attributes."""
-
-    type: str
-    attrs: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Solve:
-    """A request to build.
-
-    `inputs` are contexts as LLB by name; `checksums` maps the URL of an http source to the sha256
-    (hex) that the daemon must find there; `internal` keeps the build out of the daemon's history.
-    """
-
-    ref: str
-    frontend: str = "dockerfile.v0"
-    attrs: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, ops_pb2.Definition] = field(default_factory=dict)
-    exports: Sequence[Export] = ()
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    session: str = ""
-    internal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GitRevision:
-    """What a name in a git repository stands for now."""
-
-    ref: str
-    commit: str
 
 
 class Control:
@@ -82,16 +57,22 @@ class Control:
             control_pb2.InfoRequest.SerializeToString,
             control_pb2.InfoResponse.FromString,
         )
-        self._resolve = self._channel.unary_unary(
-            BRIDGE + "ResolveSourceMeta",
-            gateway_pb2.ResolveSourceMetaRequest.SerializeToString,
-            gateway_pb2.ResolveSourceMetaResponse.FromString,
+        self._workers = self._channel.unary_unary(
+            CONTROL + "ListWorkers",
+            control_pb2.ListWorkersRequest.SerializeToString,
+            control_pb2.ListWorkersResponse.FromString,
         )
-        self._return = self._channel.unary_unary(
-            BRIDGE + "Return",
-            gateway_pb2.ReturnRequest.SerializeToString,
-            gateway_pb2.ReturnResponse.FromString,
+        self._usage = self._channel.unary_unary(
+            CONTROL + "DiskUsage",
+            control_pb2.DiskUsageRequest.SerializeToString,
+            control_pb2.DiskUsageResponse.FromString,
         )
+        self._prune = self._channel.unary_stream(
+            CONTROL + "Prune",
+            control_pb2.PruneRequest.SerializeToString,
+            control_pb2.UsageRecord.FromString,
+        )
+        self._gateway = Gateway(self._channel, self.solve)
 
     async def close(self) -> None:
         """End the channel and every call on it."""
@@ -103,7 +84,7 @@ class Control:
         Raises SolveError where the build failed, Unreachable where the daemon did.
         """
         try:
-            answer = await self._solve(_message(request))
+            answer = await self._solve(message_of(request))
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
         return dict(answer.ExporterResponse)
@@ -120,15 +101,60 @@ class Control:
             raise translate(error) from error
 
     async def info(self, timeout_seconds: float = 5) -> str:
-        """The daemon's version, such as `v0.32.2`; empty where it cannot say (before v0.11)."""
+        """The daemon's version, such as `v0.32.2`; empty where it cannot say (before v0.11).
+
+        Some builds of distributions answer `v0.0.0+unknown`.
+        """
         try:
             answer = await self._info(control_pb2.InfoRequest(), timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
             meaning = translate(error)
             if isinstance(meaning, Unsupported):
-                return ""
+                workers = await self.workers(timeout_seconds)
+                return next((one.version for one in workers if one.version), "")
             raise meaning from error
         return answer.buildkitVersion.version
+
+    async def workers(self, timeout_seconds: float = 5) -> tuple[WorkerInfo, ...]:
+        """The workers that the daemon has; there is one, mostly."""
+        request = control_pb2.ListWorkersRequest()
+        try:
+            answer = await self._workers(request, timeout=timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        return tuple(map(worker_of, answer.record))
+
+    async def knows_space_limits(self) -> bool:
+        """Whether the daemon is sure to read every bound of a Prune.
+
+        Where it is not, a Prune with only `max_used_space` or `min_free_space` would delete
+        everything: refuse it.
+        """
+        if knows_space_limits(await self.info()):
+            return True
+        return any(worker.space_limits for worker in await self.workers())
+
+    async def disk_usage(self, filters: Sequence[str] = ()) -> tuple[Record, ...]:
+        """What the daemon's cache holds. It may take long: the daemon measures what it has not.
+
+        Raises SolveError for a filter that is none.
+        """
+        try:
+            answer = await self._usage(control_pb2.DiskUsageRequest(filter=filters))
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        return tuple(map(record_of, answer.record))
+
+    async def prune(self, prune: Prune) -> tuple[Record, ...]:
+        """Delete from the daemon's cache, and return what was deleted.
+
+        Raises SolveError for a filter that is none. If the daemon fails midway, what it deleted
+        before is deleted; cancelling makes it stop.
+        """
+        try:
+            return tuple([record_of(one) async for one in self._prune(prune_message(prune))])
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
 
     def open_session(
         self, metadata: Sequence[tuple[str, str]]
@@ -136,60 +162,23 @@ class Control:
         """The raw stream of a session: serialized BytesMessages both ways."""
         return self._session(metadata=tuple(metadata))
 
-    async def resolve_git(self, source: GitSource) -> GitRevision:
+    async def resolve_git(self, source: GitSource, session: str = "") -> GitRevision:
         """What `source.ref` (empty: the default branch) stands for, as the daemon sees it.
 
         The daemon itself asks the repository, over the network and with the git that will fetch
-        it. Raises SolveError where the repository or the name does not exist.
+        it; for one that is private, with what the session of that id has. Raises SolveError
+        where the repository or the name does not exist.
         """
-        ref = secrets.token_hex(12)
-        # A gateway call needs a build to belong to: one without a frontend waits for us to answer.
-        frame = asyncio.create_task(self.solve(Solve(ref=ref, frontend="", internal=True)))
-        try:
-            request = gateway_pb2.ResolveSourceMetaRequest(
-                Source=git_op(source), LogName=f"[internal] resolve {source.url}"
-            )
-            answer = await self._resolve(request, metadata=((BUILD_ID, ref),))
-            # The empty result must be there: v0.32.2 ends itself with a nil pointer without one.
-            done = gateway_pb2.ReturnRequest(result=gateway_pb2.Result())
-            await self._return(done, metadata=((BUILD_ID, ref),))
-            await frame
-        except grpc.aio.AioRpcError as error:
-            raise translate(error) from error
-        finally:
-            frame.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await frame
-        found = answer.Git
-        return GitRevision(ref=found.Ref, commit=found.CommitChecksum or found.Checksum)
+        return await self._gateway.resolve_git(source, session)
 
+    async def base_of(self, request: Solve) -> Base | None:
+        """The base image of the result that `request` asks for; nothing is built, or exported.
 
-def _message(request: Solve) -> control_pb2.SolveRequest:
-    message = control_pb2.SolveRequest(
-        Ref=request.ref,
-        Session=request.session,
-        Frontend=request.frontend,
-        FrontendAttrs=dict(request.attrs),
-        Internal=request.internal,
-    )
-    for name, definition in request.inputs.items():
-        message.FrontendInputs[name].CopyFrom(definition)
-    for export in request.exports:
-        message.Exporters.add(Type=export.type, Attrs=dict(export.attrs))
-    if request.exports:
-        # Daemons before v0.13 know one exporter, in fields of its own; unknown fields are ignored.
-        message.ExporterDeprecated = request.exports[0].type
-        message.ExporterAttrsDeprecated.update(request.exports[0].attrs)
-    for url, sha256 in request.checksums.items():
-        message.SourcePolicy.version = 1
-        message.SourcePolicy.rules.append(_checksum_rule(url, sha256))
-    return message
+        That is the image below its last stage, also where that stage begins with another one of
+        the same Dockerfile. None where there is none (FROM scratch), and where nobody can tell:
+        before v0.13, with a `# syntax` as old, and for a stage that a named context replaces.
 
-
-def _checksum_rule(url: str, sha256: str) -> policy_pb2.Rule:
-    """Makes the daemon check a download that its own frontend asks for without a checksum."""
-    return policy_pb2.Rule(
-        action=policy_pb2.CONVERT,
-        selector=policy_pb2.Selector(identifier=url, match_type=policy_pb2.EXACT),
-        updates=policy_pb2.Update(attrs={"http.checksum": f"sha256:{sha256}"}),
-    )
+        Raises Unsupported for several platforms, and SolveError for a Dockerfile that is wrong,
+        or whose images do not exist. `request.session` must be open.
+        """
+        return await self._gateway.base_of(request)

@@ -22,13 +22,30 @@ ARCHIVE = "context"
 
 @dataclass(frozen=True, slots=True)
 class GitSource:
-    """A tree in a git repository: `ref` names it, `commit`, where known, pins it."""
+    """A tree in a git repository: `ref` names it, `commit`, where known, pins it.
+
+    `url` is one of https, http, git or ssh, or `user@host:path`, without a password: a URL is
+    shown and kept. What a private repository wants comes by the session, and is named here:
+
+    * `token_secret` is the id of a secret, sent as the password of basic authentication, and
+      `header_secret` one that is a whole value of the header Authorization. The daemon asks the
+      session for `<id>.<host>` (with the port, if the URL has one) first, and for `<id>` then; it
+      sends neither to another host, but does send them in plain http.
+    * `ssh_agent` is the id of an agent, for a URL of SSH.
+
+    `known_hosts` are lines as in the file of that name. Without them the daemon believes whoever
+    answers for the host.
+    """
 
     url: str
     ref: str = ""
     commit: str = ""
     subdir: str = ""
     submodules: bool = False
+    token_secret: str = ""
+    header_secret: str = ""
+    ssh_agent: str = ""
+    known_hosts: str = ""
 
 
 def files(tree: Mapping[str, bytes]) -> ops_pb2.Definition:
@@ -61,7 +78,19 @@ def git_op(source: GitSource) -> ops_pb2.SourceOp:
     if source.commit and source.commit != source.ref:
         op.attrs["git.checksum"] = source.commit
         op.attrs["git.fetchbycommit"] = "true"
+    op.attrs.update(_access(source))
     return op
+
+
+def _access(source: GitSource) -> dict[str, str]:
+    """The attributes by which a private repository is reached (solver/pb/attr.go)."""
+    attrs = {
+        "git.authtokensecret": source.token_secret,
+        "git.authheadersecret": source.header_secret,
+        "git.mountsshsock": source.ssh_agent,
+        "git.knownsshhosts": source.known_hosts,
+    }
+    return {name: value for name, value in attrs.items() if value}
 
 
 def archive(url: str, sha256: str = "") -> ops_pb2.Definition:

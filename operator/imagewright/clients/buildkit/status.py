@@ -59,8 +59,8 @@ def event_of(message: control_pb2.StatusResponse) -> Event:
                 digest=vertex.digest,
                 name=vertex.name,
                 cached=vertex.cached,
-                started=_seconds(vertex.started) if vertex.HasField("started") else None,
-                completed=_seconds(vertex.completed) if vertex.HasField("completed") else None,
+                started=seconds_of(vertex.started) if vertex.HasField("started") else None,
+                completed=seconds_of(vertex.completed) if vertex.HasField("completed") else None,
                 error=vertex.error,
             )
             for vertex in message.vertexes
@@ -72,5 +72,6 @@ def event_of(message: control_pb2.StatusResponse) -> Event:
     )
 
 
-def _seconds(stamp: Timestamp) -> float:
+def seconds_of(stamp: Timestamp) -> float:
+    """Seconds since the epoch."""
     return stamp.seconds + stamp.nanos / 1e9

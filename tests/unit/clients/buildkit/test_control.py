@@ -6,8 +6,7 @@ import grpc
 import pytest
 
 from imagewright.clients.buildkit import definition
-from imagewright.clients.buildkit.channel import Tls, options_for, target_of
-from imagewright.clients.buildkit.control import Export, Solve, _message
+from imagewright.clients.buildkit.channel import CONNECT_SECONDS, Tls, options_for, target_of
 from imagewright.clients.buildkit.errors import (
     MEANINGS,
     SolveError,
@@ -16,6 +15,7 @@ from imagewright.clients.buildkit.errors import (
     translate,
 )
 from imagewright.clients.buildkit.proto import control_pb2, ops_pb2, policy_pb2
+from imagewright.clients.buildkit.request import Cache, Export, Solve, message_of
 
 
 def failure(code: grpc.StatusCode, text: str, **details: object) -> grpc.aio.AioRpcError:
@@ -87,6 +87,13 @@ def test_the_channel_has_the_options_that_the_protocol_needs() -> None:
     assert "grpc.keepalive_time_ms" not in options
 
 
+def test_an_attempt_to_connect_has_more_time_than_lies_between_two() -> None:
+    """gRPC's `min_reconnect_backoff_ms` is the time that one attempt may take at least."""
+    options = dict(options_for("localhost"))
+    assert int(options["grpc.max_reconnect_backoff_ms"]) <= 1000
+    assert int(options["grpc.min_reconnect_backoff_ms"]) == CONNECT_SECONDS * 1000 >= 5000
+
+
 @pytest.mark.parametrize(
     ("address", "target"),
     [
@@ -111,18 +118,49 @@ def test_a_certificate_without_its_key_is_refused() -> None:
 
 
 def test_old_daemons_find_the_exporter_in_the_fields_they_know() -> None:
-    message = _message(Solve("r", exports=[Export("image", {"name": "a"})]))
+    message = message_of(Solve("r", exports=[Export("image", {"name": "a"})]))
     assert message.ExporterDeprecated == "image"
     assert dict(message.ExporterAttrsDeprecated) == {"name": "a"}
     assert message.Exporters[0].Type == "image"
 
 
+def test_caches_are_named_to_the_daemon_and_to_its_frontend() -> None:
+    imports = [Cache("registry", {"ref": "a.example/c"}), Cache("inline")]
+    attrs = {"target": "x"}
+    message = message_of(
+        Solve("r", attrs=attrs, cache_imports=imports, cache_exports=[Cache("inline")])
+    )
+    assert [(one.Type, dict(one.Attrs)) for one in message.Cache.Imports] == [
+        ("registry", {"ref": "a.example/c"}),
+        ("inline", {}),
+    ]
+    assert [one.Type for one in message.Cache.Exports] == ["inline"]
+    assert json.loads(message.FrontendAttrs["cache-imports"]) == [
+        {"Type": "registry", "Attrs": {"ref": "a.example/c"}},
+        {"Type": "inline", "Attrs": {}},
+    ]
+    assert attrs == {"target": "x"}
+
+
+def test_what_was_not_asked_for_is_not_sent() -> None:
+    message = message_of(Solve("r"))
+    assert not message.HasField("Cache")
+    assert "cache-imports" not in message.FrontendAttrs
+    assert list(message_of(Solve("r", entitlements=["network.host"])).Entitlements) == [
+        "network.host"
+    ]
+
+
+def test_a_cache_does_not_show_its_attributes() -> None:
+    assert "s3cret" not in repr(Cache("s3", {"secret_access_key": "s3cret"}))
+
+
 def test_a_checksum_is_a_rule_for_that_very_url() -> None:
-    message = _message(Solve("r", checksums={"https://a.example/c": "ab"}))
+    message = message_of(Solve("r", checksums={"https://a.example/c": "ab"}))
     (rule,) = message.SourcePolicy.rules
     assert rule.selector.match_type == policy_pb2.EXACT
     assert rule.updates.attrs["http.checksum"] == "sha256:ab"
-    assert not _message(Solve("r")).HasField("SourcePolicy")
+    assert not message_of(Solve("r")).HasField("SourcePolicy")
 
 
 def test_a_definition_chains_its_actions_and_names_every_operation() -> None:

@@ -59,6 +59,35 @@ GIT = {
         "git://git.example/a.git#refs/heads/main",
         {"git.fullurl": URL, "git.checksum": COMMIT, "git.fetchbycommit": "true"},
     ),
+    "a private one over https": (
+        GitSource(URL, "main", token_secret="token", header_secret="header"),
+        "git://git.example/a.git#main",
+        {
+            "git.fullurl": URL,
+            "git.skipsubmodules": "true",
+            "git.authtokensecret": "token",
+            "git.authheadersecret": "header",
+        },
+    ),
+    "a private one over SSH": (
+        GitSource("ssh://git@git.example:2222/a.git", ssh_agent="key", known_hosts="line\n"),
+        "git://git.example:2222/a.git",
+        {
+            "git.fullurl": "ssh://git@git.example:2222/a.git",
+            "git.skipsubmodules": "true",
+            "git.mountsshsock": "key",
+            "git.knownsshhosts": "line\n",
+        },
+    ),
+    "a private one as scp writes it": (
+        GitSource("git@git.example:team/a.git", "v1", ssh_agent="key"),
+        "git://git.example/team/a.git#v1",
+        {
+            "git.fullurl": "git@git.example:team/a.git",
+            "git.skipsubmodules": "true",
+            "git.mountsshsock": "key",
+        },
+    ),
     "a commit by itself needs no pin": (
         GitSource(URL, COMMIT, COMMIT),
         f"git://git.example/a.git#{COMMIT}",

@@ -25,13 +25,19 @@ _sym_db = _symbol_database.Default()
 from imagewright.clients.buildkit.proto import ops_pb2 as imagewright_dot_clients_dot_buildkit_dot_proto_dot_ops__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0imagewright/clients/buildkit/proto/gateway.proto\x12\x19moby.buildkit.v1.frontend\x1a,imagewright/clients/buildkit/proto/ops.proto\"I\n\x18ResolveSourceMetaRequest\x12\x1c\n\x06Source\x18\x01 \x01(\x0b\x32\x0c.pb.SourceOp\x12\x0f\n\x07LogName\x18\x03 \x01(\t\"{\n\x19ResolveSourceMetaResponse\x12\x1c\n\x06Source\x18\x01 \x01(\x0b\x32\x0c.pb.SourceOp\x12@\n\x03Git\x18\x03 \x01(\x0b\x32\x33.moby.buildkit.v1.frontend.ResolveSourceGitResponse\"Q\n\x18ResolveSourceGitResponse\x12\x10\n\x08\x43hecksum\x18\x01 \x01(\t\x12\x0b\n\x03Ref\x18\x02 \x01(\t\x12\x16\n\x0e\x43ommitChecksum\x18\x03 \x01(\t\"B\n\rReturnRequest\x12\x31\n\x06result\x18\x01 \x01(\x0b\x32!.moby.buildkit.v1.frontend.Result\"\x10\n\x0eReturnResponse\"\x08\n\x06Resultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0imagewright/clients/buildkit/proto/gateway.proto\x12\x19moby.buildkit.v1.frontend\x1a,imagewright/clients/buildkit/proto/ops.proto\"I\n\x18ResolveSourceMetaRequest\x12\x1c\n\x06Source\x18\x01 \x01(\x0b\x32\x0c.pb.SourceOp\x12\x0f\n\x07LogName\x18\x03 \x01(\t\"{\n\x19ResolveSourceMetaResponse\x12\x1c\n\x06Source\x18\x01 \x01(\x0b\x32\x0c.pb.SourceOp\x12@\n\x03Git\x18\x03 \x01(\x0b\x32\x33.moby.buildkit.v1.frontend.ResolveSourceGitResponse\"Q\n\x18ResolveSourceGitResponse\x12\x10\n\x08\x43hecksum\x18\x01 \x01(\t\x12\x0b\n\x03Ref\x18\x02 \x01(\t\x12\x16\n\x0e\x43ommitChecksum\x18\x03 \x01(\t\"B\n\rReturnRequest\x12\x31\n\x06result\x18\x01 \x01(\x0b\x32!.moby.buildkit.v1.frontend.Result\"\x10\n\x0eReturnResponse\"|\n\x06Result\x12\x41\n\x08metadata\x18\n \x03(\x0b\x32/.moby.buildkit.v1.frontend.Result.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xf7\x02\n\x0cSolveRequest\x12\x10\n\x08\x46rontend\x18\x02 \x01(\t\x12M\n\x0b\x46rontendOpt\x18\x03 \x03(\x0b\x32\x38.moby.buildkit.v1.frontend.SolveRequest.FrontendOptEntry\x12\x19\n\x11\x61llowResultReturn\x18\x05 \x01(\x08\x12\x1b\n\x13\x61llowResultArrayRef\x18\x06 \x01(\x08\x12S\n\x0e\x46rontendInputs\x18\r \x03(\x0b\x32;.moby.buildkit.v1.frontend.SolveRequest.FrontendInputsEntry\x1a\x32\n\x10\x46rontendOptEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x45\n\x13\x46rontendInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.pb.Definition:\x02\x38\x01\"B\n\rSolveResponse\x12\x31\n\x06result\x18\x03 \x01(\x0b\x32!.moby.buildkit.v1.frontend.Resultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imagewright.clients.buildkit.proto.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RESULT_METADATAENTRY']._loaded_options = None
+  _globals['_RESULT_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_SOLVEREQUEST_FRONTENDOPTENTRY']._loaded_options = None
+  _globals['_SOLVEREQUEST_FRONTENDOPTENTRY']._serialized_options = b'8\001'
+  _globals['_SOLVEREQUEST_FRONTENDINPUTSENTRY']._loaded_options = None
+  _globals['_SOLVEREQUEST_FRONTENDINPUTSENTRY']._serialized_options = b'8\001'
   _globals['_RESOLVESOURCEMETAREQUEST']._serialized_start=125
   _globals['_RESOLVESOURCEMETAREQUEST']._serialized_end=198
   _globals['_RESOLVESOURCEMETARESPONSE']._serialized_start=200
@@ -43,5 +49,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETURNRESPONSE']._serialized_start=476
   _globals['_RETURNRESPONSE']._serialized_end=492
   _globals['_RESULT']._serialized_start=494
-  _globals['_RESULT']._serialized_end=502
+  _globals['_RESULT']._serialized_end=618
+  _globals['_RESULT_METADATAENTRY']._serialized_start=571
+  _globals['_RESULT_METADATAENTRY']._serialized_end=618
+  _globals['_SOLVEREQUEST']._serialized_start=621
+  _globals['_SOLVEREQUEST']._serialized_end=996
+  _globals['_SOLVEREQUEST_FRONTENDOPTENTRY']._serialized_start=875
+  _globals['_SOLVEREQUEST_FRONTENDOPTENTRY']._serialized_end=925
+  _globals['_SOLVEREQUEST_FRONTENDINPUTSENTRY']._serialized_start=927
+  _globals['_SOLVEREQUEST_FRONTENDINPUTSENTRY']._serialized_end=996
+  _globals['_SOLVERESPONSE']._serialized_start=998
+  _globals['_SOLVERESPONSE']._serialized_end=1064
 # @@protoc_insertion_point(module_scope)

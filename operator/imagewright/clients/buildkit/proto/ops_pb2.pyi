@@ -136,3 +136,13 @@ class MakeDirectory(_message.Message):
     makeParents: bool
     timestamp: int
     def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., makeParents: _Optional[bool] = ..., timestamp: _Optional[int] = ...) -> None: ...
+
+class Platform(_message.Message):
+    __slots__ = ("Architecture", "OS", "Variant")
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    OS_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    Architecture: str
+    OS: str
+    Variant: str
+    def __init__(self, Architecture: _Optional[str] = ..., OS: _Optional[str] = ..., Variant: _Optional[str] = ...) -> None: ...

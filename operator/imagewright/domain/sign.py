@@ -1,23 +1,15 @@
-"""What a BuildKit error means for the user: a reason, a sentence, and whether to try again.
+"""What a daemon's words give away: a table of texts, their causes, and what a user can do.
 
-BuildKit says most of it in text for people, so the text is read by a table: the first pattern that
-is found decides. Typed details (step, line, exit code) are used where they came.
+Daemons say most of it in text for people, so the text is read: the first pattern found decides.
 """
 
 import re
 from dataclasses import dataclass
 
 from imagewright.api.reason import Reason
-from imagewright.clients.buildkit.errors import (
-    BuildKitError,
-    SolveError,
-    TLSRefused,
-    Unreachable,
-    Unsupported,
-)
-from imagewright.ports import Error, Failed, Rejected, Unavailable
 
 KILLED = 137
+"""The exit code of a process that was killed (128 + SIGKILL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +40,30 @@ UNAUTHORIZED = (
 PUSHING = r"failed to push|failed to do request[^\n]*blobs/uploads|error pushing"
 SIGNS: tuple[Sign, ...] = (
     _sign(
+        r"error squashing image[\s\S]*(?:non-parent|no such)",
+        Reason.SQUASH_FAILED,
+        "There is nothing to squash: no step of the Dockerfile adds a file to its base image.",
+    ),
+    _sign(
+        r"error squashing image",
+        Reason.SQUASH_FAILED,
+        "The engine could not merge the layers: build without spec.squash.",
+    ),
+    _sign(
+        r"requires BuildKit",
+        Reason.FEATURE_UNSUPPORTED,
+        "The Dockerfile needs BuildKit: build with builder: buildkit.",
+    ),
+    _sign(
         r"no space left on device",
         Reason.DISK_FULL,
         "The worker's disk is full: prune its cache or give it a larger one.",
+    ),
+    _sign(
+        # Our own words, which the daemon passes on in place of its own.
+        r"^The token service \S+ of the registry[^\n]*(?:the password|a credential)",
+        Reason.PUSH_UNAUTHORIZED,
+        "The registry did not let us in: check the Secrets that spec.registryAuth names.",
     ),
     _sign(
         rf"(?:{PUSHING})[\s\S]*(?:{UNAUTHORIZED})",
@@ -89,7 +102,9 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         r"failed to (?:read dockerfile|solve with frontend)|dockerfile parse error|"
         r"target stage \S+ could not be found|the Dockerfile cannot be empty|"
-        r"unknown instruction|file with no instructions",
+        r"unknown instruction|file with no instructions|Cannot locate specified Dockerfile|"
+        r"forbidden path outside the build context|No image was generated|"
+        r"failed to reach build target",
         Reason.DOCKERFILE_INVALID,
         "Correct the Dockerfile, or the path or target that names it.",
     ),
@@ -101,13 +116,14 @@ SIGNS: tuple[Sign, ...] = (
         "The worker could not fetch the source: check its URL and that the worker reaches it.",
     ),
     _sign(
-        rf"failed to resolve source metadata[\s\S]*(?:{OUTAGE})",
+        rf"(?:failed to resolve source metadata|Get \"?https?://[^\s\"]+/v2/)[\s\S]*(?:{OUTAGE})",
         Reason.REGISTRY_UNAVAILABLE,
         "The registry of a base image did not answer: check that it is up and reachable.",
         retryable=True,
     ),
     _sign(
-        r"failed to resolve source metadata|pull access denied|failed to resolve reference",
+        r"failed to resolve source metadata|pull access denied|failed to resolve reference|"
+        r"manifest (?:for \S+ )?(?:unknown|not found)|repository \S+ not found",
         Reason.SOURCE_UNAVAILABLE,
         "A base image that FROM or COPY --from names could not be found.",
     ),
@@ -124,59 +140,23 @@ SIGNS: tuple[Sign, ...] = (
 )
 
 
-def translate(error: BuildKitError) -> Error:
-    """The error in our words; every BuildKitError has one."""
-    if isinstance(error, TLSRefused):
-        return Unavailable(
-            f"The worker and the operator do not accept one another's certificates: {error}.",
-            Reason.TLS_FAILED,
-        )
-    if isinstance(error, Unreachable):
-        return Unavailable(f"The worker was lost: {error}.")
-    if isinstance(error, Unsupported):
-        return Rejected(
-            f"The worker's BuildKit is too old for this: {error}.", Reason.FEATURE_UNSUPPORTED
-        )
-    if isinstance(error, SolveError):
-        return _solve_error(error)
-    return Failed(str(error), Reason.BUILD_FAILED)
+def read(text: str) -> Sign | None:
+    """What gives the cause away; None where nothing does."""
+    return next((sign for sign in SIGNS if sign.pattern.search(text)), None)
 
 
-def _solve_error(error: SolveError) -> Error:
-    details = error.details
-    if details.exit_code:
-        return _process_failed(error, details.exit_code).at(
-            details.vertex, details.line, details.exit_code
-        )
-    sign = sign_of(error)
-    message = _told(sign.advice, error.message)
-    if sign.retryable:
-        return Unavailable(message, sign.reason)
-    return Failed(message, sign.reason).at(details.vertex, details.line, None)
-
-
-def sign_of(error: SolveError) -> Sign:
-    """What gives the cause away; a line without a step is a fault of the Dockerfile."""
-    found = next((sign for sign in SIGNS if sign.pattern.search(error.message)), None)
-    if found is not None:
-        return found
-    if error.details.line and not error.details.vertex:
-        return Sign(re.compile(""), Reason.DOCKERFILE_INVALID, "Correct the Dockerfile.")
-    return Sign(re.compile(""), Reason.BUILD_FAILED, "")
-
-
-def _process_failed(error: SolveError, exit_code: int) -> Failed:
+def ended_with(exit_code: int) -> Sign:
+    """The cause that a step's exit code says."""
     if exit_code == KILLED:
-        return Failed(
-            _told("The step was killed, most likely for want of memory.", error.message),
-            Reason.OUT_OF_MEMORY,
+        return _sign(
+            "", Reason.OUT_OF_MEMORY, "The step was killed, most likely for want of memory."
         )
     advice = f"A step ended with exit code {exit_code}: what it printed is in status.logTail."
-    return Failed(_told(advice, error.message), Reason.BUILD_FAILED)
+    return _sign("", Reason.BUILD_FAILED, advice)
 
 
-def _told(advice: str, text: str) -> str:
-    """What to do, then BuildKit's own words: these can be long, and are what is cut off."""
+def told(advice: str, speaker: str, text: str) -> str:
+    """What to do, then the daemon's own words: these can be long, and are what is cut off."""
     text = " ".join(text.split())
     words = text if text.endswith((".", "!", "?")) else f"{text}."
-    return f"{advice} BuildKit said: {words}" if advice else words
+    return f"{advice} {speaker} said: {words}" if advice else words

@@ -1,0 +1,165 @@
+"""Workers put together from the settings. Only here, and in main, are adapters picked."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from imagewright.backend import Backend
+from imagewright.builders.buildkit import BuildKitBuilder
+from imagewright.builders.classic import ClassicBuilder
+from imagewright.caches.buildkit import BuildKitCache
+from imagewright.caches.engine import EngineCache
+from imagewright.caches.sources import Limits, SourceCache
+from imagewright.clients.buildkit.channel import Tls
+from imagewright.clients.buildkit.control import Control
+from imagewright.clients.buildkit.errors import BuildKitError
+from imagewright.clients.engine.address import Tls as EngineTls
+from imagewright.clients.engine.address import parse
+from imagewright.clients.engine.bridge import bridge
+from imagewright.clients.engine.engine import Engine
+from imagewright.clients.engine.errors import EngineError
+from imagewright.clients.registry.access import Access
+from imagewright.clients.registry.credential import Credential
+from imagewright.clients.registry.tokens import TokenClient
+from imagewright.domain.plan import BUILDKIT, CLASSIC
+from imagewright.domain.quantity import bytes_of
+from imagewright.failure import buildkit as of_buildkit
+from imagewright.failure import engine as of_engine
+from imagewright.images.engine import EngineStore
+from imagewright.images.registry import RegistryStore
+from imagewright.pools.pool import Worker
+from imagewright.ports import Builder, Cache, ImageStore, Keyring, Sources
+from imagewright.settings import PoolSettings, Settings, TlsSettings
+from imagewright.sources.egress import Egress
+from imagewright.sources.fetch import SourceFetcher
+from imagewright.sources.git import GitFetcher
+from imagewright.sources.http import HttpFetcher
+from imagewright.sources.oci import OciFetcher
+
+ENGINE = "docker+"
+"""How the address of a Docker Engine begins, such as docker+unix:///run/docker.sock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all workers have in common: images in registries, and sources that we fetch."""
+
+    registry: ImageStore
+    sources: Sources
+    cache: Cache
+    tokens: TokenClient
+
+
+@asynccontextmanager
+async def shared_of(settings: Settings, clock: Callable[[], datetime]) -> AsyncIterator[Shared]:
+    """The parts that no worker has for itself.
+
+    Raises OSError where a file cannot be read, Unavailable where the folder for sources is none.
+    """
+    plain = frozenset(settings.registries.plain_http)
+    tls = await asyncio.to_thread(trusted, settings.registries.ca)
+    tokens = TokenClient(plain, tls)
+
+    def access(keyring: Keyring) -> Access:
+        async def credentials(host: str) -> Credential | None:
+            found = await keyring.login(host)
+            return Credential(found.username, found.password) if found else None
+
+        return Access(credentials, tokens, plain, tls)
+
+    own = settings.sources
+    limits = Limits(bytes_of(own.max_used_space), timedelta(seconds=own.max_age_seconds))
+    egress = Egress(allow_loopback=own.allow_loopback)
+    async with SourceCache(own.folder / "trees", limits) as cache:
+        oci = OciFetcher(access, egress)
+        fetcher = SourceFetcher(cache, GitFetcher(egress), HttpFetcher(egress), oci)
+        yield Shared(RegistryStore(access, own.folder, clock), fetcher, cache, tokens)
+
+
+def trusted(ca: Path | None) -> ssl.SSLContext | None:
+    """TLS that trusts this authority besides those of the system; None: the system's only."""
+    if ca is None:
+        return None
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca)
+    return context
+
+
+@asynccontextmanager
+async def workers_of(settings: PoolSettings, shared: Shared) -> AsyncIterator[list[Worker]]:
+    """The pool's workers, each with its own warm connection, closed at the end."""
+    tls = await asyncio.to_thread(read_tls, settings.tls) if settings.tls else None
+    async with AsyncExitStack() as stack:
+        workers = []
+        for address in settings.workers:
+            if address.startswith(ENGINE):
+                made = engine_worker(address.removeprefix(ENGINE), tls, shared)
+            else:
+                made = buildkit_worker(address, tls, shared)
+            worker = await stack.enter_async_context(made)
+            worker.slots = settings.slots
+            workers.append(worker)
+        yield workers
+
+
+@asynccontextmanager
+async def buildkit_worker(address: str, tls: Tls | None, shared: Shared) -> AsyncIterator[Worker]:
+    """A worker on a BuildKit daemon."""
+    control = Control(address, tls)
+
+    async def probe() -> None:
+        try:
+            await control.info()
+        except BuildKitError as error:
+            raise of_buildkit.translate(error) from error
+
+    backend = Backend(
+        {BUILDKIT: BuildKitBuilder(control, shared.tokens)}, shared.registry, shared.sources
+    )
+    try:
+        yield Worker(address, 1, backend, probe, caches={BUILDKIT: BuildKitCache(control)})
+    finally:
+        await control.close()
+
+
+@asynccontextmanager
+async def engine_worker(address: str, tls: Tls | None, shared: Shared) -> AsyncIterator[Worker]:
+    """A worker on a Docker Engine: its classic builder, and the BuildKit inside of it."""
+    own = EngineTls(tls.ca, tls.cert, tls.key, tls.server_name) if tls else None
+    engine = Engine(address, own)
+
+    async def probe() -> None:
+        try:
+            await engine.ping()
+        except EngineError as error:
+            raise of_engine.translate(error) from error
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.close)
+        control = Control(await stack.enter_async_context(bridge(parse(address), own)))
+        stack.push_async_callback(control.close)
+        builders: dict[str, Builder] = {
+            BUILDKIT: BuildKitBuilder(control, shared.tokens, in_engine=True),
+            CLASSIC: ClassicBuilder(engine),
+        }
+        backend = Backend(builders, EngineStore(engine), shared.sources)
+        name = ENGINE + address
+        yield Worker(name, 1, backend, probe, caches={"engine": EngineCache(engine)})
+
+
+def read_tls(settings: TlsSettings) -> Tls:
+    """The files' content. Raises OSError where one cannot be read."""
+
+    def content(path: Path | None) -> bytes | None:
+        return path.read_bytes() if path else None
+
+    return Tls(
+        settings.ca.read_bytes(),
+        content(settings.cert),
+        content(settings.key),
+        settings.server_name,
+    )

@@ -1,0 +1,1 @@
+"""The HTTP API of a Docker Engine: builds, images, caches, and the way through to its BuildKit."""

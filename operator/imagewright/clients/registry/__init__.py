@@ -1,0 +1,1 @@
+"""The OCI distribution API: manifests, blobs and tokens."""

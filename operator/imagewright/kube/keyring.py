@@ -1,0 +1,94 @@
+"""What a build may read in its own namespace: Secrets and ConfigMaps, afresh at every call."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from imagewright.api.reason import Reason
+from imagewright.domain.credential import Login
+from imagewright.domain.dockerconfig import InvalidConfig, host_of, logins_of
+from imagewright.domain.plan import Oci, Plan
+from imagewright.ports import Gone, Missing, Rejected
+
+PUBLIC = frozenset({"username", "known_hosts", "ca.crt", "tls.crt"})
+"""Keys whose values are no secrets; masked, a name such as github would vanish from every URL."""
+SHORTEST_MASK = 6
+"""Masking every occurrence of a shorter value would tear texts apart and hide little."""
+
+
+class Reader(Protocol):
+    """What reads an object by its path; the KubeClient is one."""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The object. Raises Gone."""
+        ...
+
+
+class NamespaceKeyring:
+    """One build's ports.Keyring: nothing outside of its namespace can be named."""
+
+    def __init__(self, client: Reader, namespace: str, plan: Plan) -> None:
+        self._client, self._namespace = client, namespace
+        own = (plan.source.secret,) if isinstance(plan.source, Oci) and plan.source.secret else ()
+        self._logins = (*own, *plan.access.logins)
+        self._account = plan.access.service_account
+        self._masks: set[str] = set()
+
+    async def secret(self, name: str) -> Mapping[str, bytes]:
+        """The entries of a Secret."""
+        body = await self._read("secrets", "Secret", name)
+        entries = {key: base64.b64decode(value) for key, value in (body.get("data") or {}).items()}
+        hidden = (value for key, value in entries.items() if key not in PUBLIC)
+        self._remember(*(value.decode(errors="ignore") for value in hidden))
+        return entries
+
+    async def config(self, name: str) -> Mapping[str, bytes]:
+        """The entries of a ConfigMap."""
+        body = await self._read("configmaps", "ConfigMap", name)
+        binary = {key: base64.b64decode(it) for key, it in (body.get("binaryData") or {}).items()}
+        return {key: text.encode() for key, text in (body.get("data") or {}).items()} | binary
+
+    async def login(self, host: str) -> Login | None:
+        """Who the build is in the registry, or None."""
+        return (await self.logins()).get(host_of(host))
+
+    async def logins(self) -> Mapping[str, Login]:
+        """All of them. The first for a registry counts: the spec's, then the account's."""
+        found: dict[str, Login] = {}
+        for name in await self._sources():
+            found = {**await self._held(name), **found}
+        self._remember(*(login.password for login in found.values()))
+        return found
+
+    def masks(self) -> frozenset[str]:
+        """The values that were read so far, to be kept out of everything that is shown."""
+        return frozenset(self._masks)
+
+    async def _sources(self) -> tuple[str, ...]:
+        if not self._account:
+            return self._logins
+        body = await self._read("serviceaccounts", "ServiceAccount", self._account)
+        pull = [ref.get("name", "") for ref in body.get("imagePullSecrets") or []]
+        return (*self._logins, *filter(None, pull))
+
+    async def _held(self, name: str) -> dict[str, Login]:
+        try:
+            return logins_of(await self.secret(name))
+        except InvalidConfig as error:
+            raise Rejected(
+                f"The Secret {name} holds no registry logins: {error}.", Reason.INVALID_CREDENTIALS
+            ) from error
+
+    async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
+        try:
+            return await self._client.get(f"/api/v1/namespaces/{self._namespace}/{plural}/{name}")
+        except Gone as error:
+            raise Missing(
+                f"The {kind} {name} is not in namespace {self._namespace} yet: create it, and "
+                "the build goes on by itself."
+            ) from error
+
+    def _remember(self, *values: str) -> None:
+        for value in values:
+            lines = (value, *value.splitlines())
+            self._masks.update(part for part in lines if len(part.strip()) >= SHORTEST_MASK)
