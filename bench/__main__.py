@@ -82,8 +82,8 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
 @contextmanager
 def operator(stack: devstack.Stack, folder: Path) -> Iterator[OperatorProcess]:
     """A fresh operator on the stack's one worker, ended afterwards."""
-    pool = {"workers": [stack.buildkit], "slots": 8}
-    running = start_operator(folder / "operator", stack.operator_kubeconfig, pool=pool)
+    pools = [{"workers": [stack.buildkit], "slots": 8}]
+    running = start_operator(folder / "operator", stack.operator_kubeconfig, pools=pools)
     try:
         yield running
     finally:

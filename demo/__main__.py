@@ -46,7 +46,7 @@ async def show(stack: devstack.Stack, folder: Path, page: Page) -> None:
         start_operator,
         folder / "operator",
         stack.operator_kubeconfig,
-        pool={"workers": [stack.buildkit], "slots": 1},
+        pools=[{"workers": [stack.buildkit], "slots": 1}],
     )
     page.say(f"the operator runs as pid {operator.pid}, under the role that the chart ships")
     try:

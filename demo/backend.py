@@ -30,7 +30,7 @@ async def show_backend(stack: devstack.Stack, folder: Path, page: Page) -> None:
         start_operator,
         folder / "backend",
         stack.operator_kubeconfig,
-        pool={"workers": [stack.buildkit, f"docker+{engine.address}"], "slots": 2},
+        pools=[{"workers": [stack.buildkit, f"docker+{engine.address}"], "slots": 2}],
     )
     try:
         async with (

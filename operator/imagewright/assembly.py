@@ -4,8 +4,9 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from imagewright.backend import Backend
@@ -31,15 +32,18 @@ from imagewright.failure import buildkit as of_buildkit
 from imagewright.failure import engine as of_engine
 from imagewright.images.engine import EngineStore
 from imagewright.images.registry import RegistryStore
-from imagewright.pools.pool import Worker
+from imagewright.metrics import Metrics
+from imagewright.pools.pool import Pool, Terms, Worker
 from imagewright.ports import Builder, Cache, ImageStore, Keyring, Sources
-from imagewright.settings import PoolSettings, Settings, TlsSettings
+from imagewright.settings import PoolSettings, RegistrySettings, Settings, TlsSettings
 from imagewright.sources.egress import Egress
 from imagewright.sources.fetch import SourceFetcher
 from imagewright.sources.git import GitFetcher
 from imagewright.sources.http import HttpFetcher
 from imagewright.sources.oci import OciFetcher
 
+RegistryAccess = Callable[[Keyring], Access]
+"""How registries are spoken to in the name of a build."""
 ENGINE = "docker+"
 """How the address of a Docker Engine begins, such as docker+unix:///run/docker.sock."""
 
@@ -48,9 +52,10 @@ ENGINE = "docker+"
 class Shared:
     """What all workers have in common: images in registries, and sources that we fetch."""
 
-    registry: ImageStore
+    store: Callable[[RegistryAccess], ImageStore]
     sources: Sources
     cache: Cache
+    access: RegistryAccess
     tokens: TokenClient
 
 
@@ -60,8 +65,21 @@ async def shared_of(settings: Settings, clock: Callable[[], datetime]) -> AsyncI
 
     Raises OSError where a file cannot be read, Unavailable where the folder for sources is none.
     """
-    plain = frozenset(settings.registries.plain_http)
-    tls = await asyncio.to_thread(trusted, settings.registries.ca)
+    tokens, access = await access_of(settings.registries)
+    own = settings.sources
+    limits = Limits(bytes_of(own.max_used_space), timedelta(seconds=own.max_age_seconds))
+    egress = Egress(allow_loopback=own.allow_loopback)
+    async with SourceCache(own.folder / "trees", limits) as cache:
+        oci = OciFetcher(access, egress)
+        fetcher = SourceFetcher(cache, GitFetcher(egress), HttpFetcher(egress), oci)
+        store = partial(RegistryStore, folder=own.folder, clock=clock)
+        yield Shared(store, fetcher, cache, access, tokens)
+
+
+async def access_of(settings: RegistrySettings) -> tuple[TokenClient, RegistryAccess]:
+    """How registries are spoken to. Raises OSError where the CA's file cannot be read."""
+    plain = frozenset(settings.plain_http)
+    tls = await asyncio.to_thread(trusted, settings.ca)
     tokens = TokenClient(plain, tls)
 
     def access(keyring: Keyring) -> Access:
@@ -71,13 +89,7 @@ async def shared_of(settings: Settings, clock: Callable[[], datetime]) -> AsyncI
 
         return Access(credentials, tokens, plain, tls)
 
-    own = settings.sources
-    limits = Limits(bytes_of(own.max_used_space), timedelta(seconds=own.max_age_seconds))
-    egress = Egress(allow_loopback=own.allow_loopback)
-    async with SourceCache(own.folder / "trees", limits) as cache:
-        oci = OciFetcher(access, egress)
-        fetcher = SourceFetcher(cache, GitFetcher(egress), HttpFetcher(egress), oci)
-        yield Shared(RegistryStore(access, own.folder, clock), fetcher, cache, tokens)
+    return tokens, access
 
 
 def trusted(ca: Path | None) -> ssl.SSLContext | None:
@@ -90,53 +102,80 @@ def trusted(ca: Path | None) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def workers_of(settings: PoolSettings, shared: Shared) -> AsyncIterator[list[Worker]]:
-    """The pool's workers, each with its own warm connection, closed at the end."""
+async def pool_of(settings: PoolSettings, shared: Shared, metrics: Metrics) -> AsyncIterator[Pool]:
+    """The pool, its workers each with a warm connection of its own; closed at the end."""
+    if settings.registries is not None:
+        tokens, access = await access_of(settings.registries)
+        shared = replace(shared, access=access, tokens=tokens)
     tls = await asyncio.to_thread(read_tls, settings.tls) if settings.tls else None
-    async with AsyncExitStack() as stack:
-        workers = []
+    pool = Pool(terms_of(settings), metrics)
+    try:
         for address in settings.workers:
-            if address.startswith(ENGINE):
-                made = engine_worker(address.removeprefix(ENGINE), tls, shared)
-            else:
-                made = buildkit_worker(address, tls, shared)
-            worker = await stack.enter_async_context(made)
-            worker.slots = settings.slots
-            workers.append(worker)
-        yield workers
+            pool.add(await open_worker(address, settings, tls, shared))
+        yield pool
+    finally:
+        await pool.close()
+
+
+def terms_of(settings: PoolSettings) -> Terms:
+    """Who may use the pool, and for what."""
+    return Terms(
+        settings.name,
+        settings.slots,
+        frozenset(settings.platforms),
+        frozenset(settings.networks),
+        frozenset(settings.namespaces),
+        settings.namespace_slots,
+    )
+
+
+async def open_worker(
+    address: str, settings: PoolSettings, tls: Tls | None, shared: Shared
+) -> Worker:
+    """A worker of the pool on the daemon at the address; `close` ends what it holds open."""
+    async with AsyncExitStack() as stack:
+        if settings.kind == "docker" or address.startswith(ENGINE):
+            made = engine_worker(address.removeprefix(ENGINE), tls, shared)
+        else:
+            made = buildkit_worker(address, tls, shared)
+        worker = await stack.enter_async_context(made)
+        worker.slots, worker.close = settings.slots, stack.pop_all().aclose
+        return worker
 
 
 @asynccontextmanager
 async def buildkit_worker(address: str, tls: Tls | None, shared: Shared) -> AsyncIterator[Worker]:
-    """A worker on a BuildKit daemon."""
+    """A worker with one slot on a BuildKit daemon."""
     control = Control(address, tls)
 
-    async def probe() -> None:
+    async def probe() -> frozenset[str]:
         try:
             await control.info()
+            found = await control.workers()
         except BuildKitError as error:
             raise of_buildkit.translate(error) from error
+        return frozenset(name for one in found for name in one.platforms)
 
-    backend = Backend(
-        {BUILDKIT: BuildKitBuilder(control, shared.tokens)}, shared.registry, shared.sources
-    )
+    builders: dict[str, Builder] = {BUILDKIT: BuildKitBuilder(control, shared.tokens)}
+    backend = Backend(builders, shared.store(shared.access), shared.sources)
     try:
-        yield Worker(address, 1, backend, probe, caches={BUILDKIT: BuildKitCache(control)})
+        yield Worker(address, 1, backend, probe, {BUILDKIT: BuildKitCache(control)}, address)
     finally:
         await control.close()
 
 
 @asynccontextmanager
 async def engine_worker(address: str, tls: Tls | None, shared: Shared) -> AsyncIterator[Worker]:
-    """A worker on a Docker Engine: its classic builder, and the BuildKit inside of it."""
+    """A worker with one slot on a Docker Engine: its classic builder, and its BuildKit."""
     own = EngineTls(tls.ca, tls.cert, tls.key, tls.server_name) if tls else None
     engine = Engine(address, own)
 
-    async def probe() -> None:
+    async def probe() -> frozenset[str]:
         try:
             await engine.ping()
         except EngineError as error:
             raise of_engine.translate(error) from error
+        return frozenset()
 
     async with AsyncExitStack() as stack:
         stack.push_async_callback(engine.close)
@@ -148,7 +187,7 @@ async def engine_worker(address: str, tls: Tls | None, shared: Shared) -> AsyncI
         }
         backend = Backend(builders, EngineStore(engine), shared.sources)
         name = ENGINE + address
-        yield Worker(name, 1, backend, probe, caches={"engine": EngineCache(engine)})
+        yield Worker(name, 1, backend, probe, {"engine": EngineCache(engine)}, address)
 
 
 def read_tls(settings: TlsSettings) -> Tls:

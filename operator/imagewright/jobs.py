@@ -27,8 +27,8 @@ from imagewright.domain.plan import Plan
 from imagewright.domain.progress import Progress
 from imagewright.domain.redact import redact
 from imagewright.metrics import Metrics
+from imagewright.pools.line import Lease
 from imagewright.ports import Backend, Error, Failed, Keyring, Unavailable
-from imagewright.scheduler import Lease
 
 log = structlog.get_logger("jobs")
 Clock = Callable[[], datetime]

@@ -5,7 +5,8 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import structlog
 from imagewright.api.buildcacheprune import BuildCachePrune
 from imagewright.api.crd import BUILD_CACHE_PRUNE, IMAGE_BUILD
 from imagewright.api.imagebuild import ImageBuild
-from imagewright.assembly import shared_of, workers_of
+from imagewright.assembly import pool_of, shared_of
 from imagewright.domain.facts import Closing
 from imagewright.domain.plan import Plan
 from imagewright.domain.prune import SOURCES, Target
@@ -61,7 +62,7 @@ class Operator:
 
     queue: WorkQueue
     jobs: Jobs
-    pool: Pool
+    scheduler: Scheduler
     resync: Resync[ImageBuild]
     reconciler: BuildReconciler
     pruning: Pruning | None
@@ -91,18 +92,20 @@ async def run(settings: Settings) -> None:
         namespaces = tuple(settings.namespaces)
         cluster = await stack.enter_async_context(KubeClient(settings.kubeconfig, namespaces))
         shared = await stack.enter_async_context(shared_of(settings, clock))
-        workers = await stack.enter_async_context(workers_of(settings.pool, shared))
-        pool = Pool(settings.pool.name, workers, metrics)
+        pools = [
+            await stack.enter_async_context(pool_of(pool, shared, metrics))
+            for pool in settings.pools
+        ]
         pruning = None
         if settings.prunes:
             unspaced = KubeClient(settings.kubeconfig, plural=BUILD_CACHE_PRUNE.plural)
             prunes_of = await stack.enter_async_context(unspaced)
-            caches = partial(caches_of, pool, {SOURCES: shared.cache})
+            caches = partial(caches_of, pools, {SOURCES: shared.cache})
             pruning = _pruning(prunes_of, caches, metrics, settings.resync_seconds)
-        operator = _wired(settings, cluster, (pool, pruning), metrics)
+        operator = _wired(settings, cluster, (pools, pruning), metrics)
         address = (settings.ops.host, settings.ops.port)
         port = await stack.enter_async_context(serve_ops(address, metrics, operator.not_ready))
-        log.info("Operator began", ops_port=port, workers=[worker.name for worker in workers])
+        log.info("Operator began", ops_port=port, pools=[pool.name for pool in pools])
         async with background(operator, stop.set):
             await stop.wait()
             await _drain(operator, settings.drain_seconds)
@@ -112,10 +115,10 @@ async def run(settings: Settings) -> None:
 def _wired(
     settings: Settings,
     cluster: KubeClient,
-    capacity: tuple[Pool, Pruning | None],
+    capacity: tuple[Sequence[Pool], Pruning | None],
     metrics: Metrics,
 ) -> Operator:
-    pool, pruning = capacity
+    pools, pruning = capacity
 
     # The queue and the reconciler call one another; the queue asks for it when work comes.
     async def work(uid: str) -> None:
@@ -127,7 +130,7 @@ def _wired(
     queue = WorkQueue(work)
     store = Store(BUILDS, queue.add)
     jobs = Jobs(queue.add, clock, metrics)
-    scheduler = Scheduler(pool, queue.add, metrics)
+    scheduler = Scheduler(pools, time.monotonic, metrics)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     world = World(cluster, store, jobs, scheduler, metrics, keyrings, clock, holder)
     reconciler = BuildReconciler(world, queue.add_in)
@@ -136,7 +139,7 @@ def _wired(
     if pruning is not None:
         sinks[BUILD_CACHE_PRUNE.plural] = pruning.sink
     watch = Watch(sinks, settings, metrics)
-    return Operator(queue, jobs, pool, resync, reconciler, pruning, watch)
+    return Operator(queue, jobs, scheduler, resync, reconciler, pruning, watch)
 
 
 def _pruning(
@@ -167,7 +170,7 @@ async def background(operator: Operator, broken: Callable[[], None]) -> AsyncIte
     """
     tasks = [
         asyncio.create_task(operator.queue.run(), name="queue"),
-        asyncio.create_task(operator.pool.run(), name="pool"),
+        asyncio.create_task(operator.scheduler.run(), name="scheduler"),
         asyncio.create_task(operator.resync.run(), name="resync"),
     ]
     if operator.pruning is not None:

@@ -30,8 +30,27 @@ class Metrics:
             buckets=SECONDS,
         )
         self.running = Gauge("imagebuild_running", "Builds that run now.", registry=registry)
-        self.waiting = Gauge(
-            "imagebuild_waiting", "Builds that wait for a slot.", registry=registry
+        self.queue_depth = Gauge(
+            "imagebuild_queue_depth",
+            "Builds that wait for a slot.",
+            ["pool", "namespace"],
+            registry=registry,
+        )
+        self.queue_wait = Histogram(
+            "imagebuild_queue_wait_seconds",
+            "From the entry into the queue to the slot.",
+            ["pool", "namespace"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.affinity = Counter(
+            "imagebuild_affinity",
+            "Slots by whether they were on the worker that the build's key prefers.",
+            ["pool", "result"],
+            registry=registry,
+        )
+        self.slots_used = Gauge(
+            "imagebuild_slots_in_use", "Slots that are leased now.", ["pool"], registry=registry
         )
         self.slots = Gauge(
             "imagebuild_slots", "Slots of workers that answer.", ["pool"], registry=registry

@@ -1,7 +1,7 @@
 """Running prunes: one asyncio task each, in which all caches are asked side by side."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -18,10 +18,11 @@ LONGEST_SECONDS = 3600.0
 USAGE_SECONDS = 120.0
 
 
-def caches_of(pool: Pool, own: Mapping[str, Cache]) -> dict[Target, Cache]:
-    """The caches that there are now: the workers' of the pool, and the operator's own by kind."""
+def caches_of(pools: Iterable[Pool], own: Mapping[str, Cache]) -> dict[Target, Cache]:
+    """The caches that there are now: the workers' of all pools, and the operator's own by kind."""
     theirs = {
         Target(pool.name, worker.name, kind): cache
+        for pool in pools
         for worker in pool.workers
         for kind, cache in worker.caches.items()
     }

@@ -1,111 +1,69 @@
-"""Who goes next, and on which worker: oldest first, on the worker with the most free slots."""
+"""Who goes next, and on which worker: a line in front of every pool."""
 
-import bisect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable, Iterable
 
 from imagewright.api.reason import Reason
-from imagewright.domain.facts import Granted, Refused, Turn, Waiting
-from imagewright.domain.plan import Plan
+from imagewright.domain.facts import Turn, Waiting
 from imagewright.metrics import Metrics
-from imagewright.pools.pool import Pool, Worker
+from imagewright.pools.line import Entry, Lease, Line
+from imagewright.pools.pool import Pool
 
-Place = tuple[str, str]
-"""Where a build stands in the queue: when it was created (RFC 3339), then its uid."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """One slot on one worker until it is given back; giving it back twice does no harm."""
-
-    worker: Worker
-    _given_back: Callable[[], None]
-    _held: bool = field(default=True)
-
-    def release(self) -> None:
-        """Give the slot back; the next in the queue has it at once."""
-        if self._held:
-            self._held = False
-            self.worker.leased -= 1
-            self._given_back()
+TELL_SECONDS = 1.0
+"""Between two looks at whether those who wait are to be told where they stand."""
 
 
 class Scheduler:
-    """Grants slots. `wake` is called with the uid of each build whose turn has changed."""
+    """Grants slots of pools to entries; `clock` gives seconds that never go back."""
 
-    def __init__(self, pool: Pool, wake: Callable[[str], None], metrics: Metrics) -> None:
-        self._pool, self._wake, self._metrics = pool, wake, metrics
-        self._queue: list[Place] = []
-        self._plans: dict[str, Plan] = {}
-        self._granted: dict[str, Lease] = {}
-        pool.changed = self._pool_changed
+    def __init__(
+        self, pools: Iterable[Pool], clock: Callable[[], float], metrics: Metrics
+    ) -> None:
+        self.lines = {pool.name: Line(pool, clock, metrics) for pool in pools}
+        self._lost: dict[str, str] = {}
 
-    def enter(self, place: Place, plan: Plan) -> None:
-        """Ask for a turn on a worker that can build the plan; asking again changes nothing.
-
-        A free slot is granted at once.
-        """
-        uid = place[1]
-        if uid not in self._granted and place not in self._queue:
-            self._plans[uid] = plan
-            bisect.insort(self._queue, place)
-            self._grant()
+    def enter(self, pool: str, entry: Entry) -> None:
+        """Ask for a turn in the pool of that name; asking again only changes what is new."""
+        uid = entry.ticket.uid
+        line = self._line_of(uid)
+        if line is not None and line.pool.name != pool:
+            line.leave(uid)
+        self._lost.pop(uid, None)
+        if pool in self.lines:
+            self.lines[pool].enter(entry)
+        else:
+            self._lost[uid] = pool
 
     def turn(self, uid: str) -> Turn | None:
         """How the build stands; None where it never asked, or has taken its lease."""
-        if lease := self._granted.get(uid):
-            return Granted(lease.worker.name)
-        if not any(waiting == uid for _, waiting in self._queue):
-            return None
-        able = self._pool.able(self._plans[uid])
-        if not able:
-            return Refused(self._pool.inability(self._plans[uid]))
-        if trouble := self._pool.trouble(able):
-            return Waiting(Reason.NO_WORKER, trouble)
-        taken = sum(worker.leased for worker in able)
-        return Waiting(
-            Reason.QUEUED, f"Waits for a slot: all {taken} of pool {self._pool.name} are taken."
-        )
+        if uid in self._lost:
+            known = ", ".join(sorted(self.lines)) or "none"
+            return Waiting(
+                Reason.POOL_UNKNOWN,
+                f"There is no pool {self._lost[uid]}: name one of these in spec.pool: {known}.",
+            )
+        line = self._line_of(uid)
+        return line.turn(uid) if line else None
 
     def take(self, uid: str) -> Lease:
         """The granted lease; from now on the caller gives it back. Raises KeyError without one."""
-        return self._granted.pop(uid)
+        line = self._line_of(uid)
+        if line is None:
+            raise KeyError(uid)
+        return line.take(uid)
 
     def leave(self, uid: str) -> None:
-        """Out of the queue; a lease that was granted and not taken goes back."""
-        self._queue = [place for place in self._queue if place[1] != uid]
-        self._plans.pop(uid, None)
-        if lease := self._granted.pop(uid, None):
-            lease.release()
-        self._metrics.waiting.set(len(self._queue))
+        """Out of every line; a lease that was granted and not taken goes back."""
+        self._lost.pop(uid, None)
+        if line := self._line_of(uid):
+            line.leave(uid)
 
-    def _grant(self) -> None:
-        for place in tuple(self._queue):
-            if not any(worker.free for worker in self._pool.workers):
-                break
-            worker = self._freest(self._plans[place[1]])
-            if worker is not None:
-                self._queue.remove(place)
-                self._give(place[1], worker)
-        self._metrics.waiting.set(len(self._queue))
+    async def run(self) -> None:
+        """Tell those who wait where they stand, until cancelled."""
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            for line in self.lines.values():
+                line.tell()
 
-    def _give(self, uid: str, worker: Worker) -> None:
-        del self._plans[uid]
-        worker.leased += 1
-        self._granted[uid] = Lease(worker, self._grant)
-        self._wake(uid)
-
-    def _freest(self, plan: Plan) -> Worker | None:
-        worker = max(self._pool.able(plan), key=lambda one: one.free, default=None)
-        return worker if worker and worker.free else None
-
-    def _pool_changed(self) -> None:
-        """A lease on a worker that went away before its build began is worth nothing."""
-        for uid, lease in list(self._granted.items()):
-            if not lease.worker.up:
-                del self._granted[uid]
-                lease.release()
-                self._wake(uid)
-        self._grant()
-        for _, uid in self._queue:
-            self._wake(uid)
+    def _line_of(self, uid: str) -> Line | None:
+        return next((line for line in self.lines.values() if uid in line), None)

@@ -1,18 +1,29 @@
 """What the operator is told at its start: a YAML file and the environment, read once.
 
-The environment wins: IMAGEWRIGHT_POOL__SLOTS=8 stands over `pool.slots` of the file.
+The environment wins: IMAGEWRIGHT_OPS__PORT=9090 stands over `ops.port` of the file; a list, such
+as IMAGEWRIGHT_POOLS, is given as JSON.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+)
+from pydantic_settings import (
+    SettingsError as PydanticSettingsError,
 )
 
 
@@ -37,15 +48,6 @@ class TlsSettings(Part):
     server_name: str = ""
 
 
-class PoolSettings(Part):
-    """The workers that build."""
-
-    name: str = "default"
-    slots: Annotated[int, Field(ge=1, le=1000)] = 4
-    workers: Annotated[list[str], Field(min_length=1)] = ["unix:///run/buildkit/buildkitd.sock"]
-    tls: TlsSettings | None = None
-
-
 class RegistrySettings(Part):
     """How registries are spoken to."""
 
@@ -53,6 +55,32 @@ class RegistrySettings(Part):
     """Hosts that are spoken to without TLS, as loopback always is."""
     ca: Path | None = None
     """PEM of an authority that is trusted besides those of the system."""
+
+
+class PoolSettings(Part):
+    """Workers that build, and who may use them for what."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = (
+        "default"
+    )
+    kind: Literal["buildkit", "docker"] = "buildkit"
+    """What the workers are; an address that begins with docker+ is a Docker Engine anyway."""
+    slots: Annotated[int, Field(ge=1, le=1000)] = 4
+    workers: list[str] = []
+    tls: TlsSettings | None = None
+    platforms: list[str] = []
+    networks: list[Literal["default", "none", "host"]] = ["default", "none"]
+    namespaces: list[str] = []
+    namespace_slots: Annotated[int, Field(ge=1)] | None = None
+    """How many slots a namespace may have at once."""
+    registries: RegistrySettings | None = None
+    """Instead of the operator's own, for what this pool's images are pushed to."""
+
+    @model_validator(mode="after")
+    def _has_workers(self) -> Self:
+        if not self.workers:
+            raise ValueError("name its workers")
+        return self
 
 
 class SourceSettings(Part):
@@ -84,7 +112,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
-    pool: PoolSettings = PoolSettings()
+    pools: list[PoolSettings] = [PoolSettings(workers=["unix:///run/buildkit/buildkitd.sock"])]
     registries: RegistrySettings = RegistrySettings()
     sources: SourceSettings = SourceSettings()
     namespaces: list[str] = []
@@ -96,6 +124,15 @@ class Settings(BaseSettings):
     ops: OpsSettings = OpsSettings()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("pools")
+    @classmethod
+    def _named_once(cls, pools: list[PoolSettings]) -> list[PoolSettings]:
+        names = [pool.name for pool in pools]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two pools are named {twice}: give each a name of its own")
+        return pools
 
     @classmethod
     def settings_customise_sources(  # noqa: PLR0913  # the library's signature
@@ -113,23 +150,46 @@ class Settings(BaseSettings):
 def load_settings(path: Path | None) -> Settings:
     """The settings of the file, if one is named, and the environment. Raises SettingsError."""
     try:
-        given = yaml.safe_load(path.read_text()) if path else {}
+        text = path.read_text() if path else ""
+        given, node = yaml.safe_load(text) or {}, yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is no YAML: {error}.") from error
-    if not isinstance(given or {}, dict):
-        raise SettingsError(f"{path} must hold keys and values, such as `pool:`.")
+    if not isinstance(given, dict):
+        raise SettingsError(f"{path} must hold keys and values, such as `pools:`.")
     try:
-        return Settings(**(given or {}))
-    except ValidationError as error:
-        raise SettingsError(_sentences(path, error)) from error
+        return Settings(**given)
+    except (ValidationError, PydanticSettingsError) as error:
+        raise SettingsError(_sentences(path, node, error)) from error
 
 
-def _sentences(path: Path | None, error: ValidationError) -> str:
-    where = path or "the environment"
-    faults = [
-        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-        for fault in error.errors(include_url=False, include_input=False)
-    ]
-    return f"{where}: " + "; ".join(faults) + "."
+def _sentences(
+    path: Path | None, node: yaml.Node | None, error: ValidationError | PydanticSettingsError
+) -> str:
+    if not isinstance(error, ValidationError):
+        return f"the environment: {error}."
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        line = _line(node, fault["loc"])
+        key = ".".join(str(part) for part in fault["loc"])
+        faults.append(f"line {line}: {key}: {fault['msg']}" if line else f"{key}: {fault['msg']}")
+    return f"{path or 'the environment'}: " + "; ".join(faults) + "."
+
+
+def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
+    """The line, from 1, of the deepest key of `loc` that the file has; 0 where it has none."""
+    line = 0
+    for part in loc:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = {key.value: (key, value) for key, value in node.value}
+            if part not in found:
+                break
+            key, node = found[part]
+            line = key.start_mark.line + 1
+        else:
+            break
+    return line

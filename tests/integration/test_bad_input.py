@@ -85,10 +85,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"source": INLINE, "privileged": True},
         "field not declared in schema",
     ),
-    "the host's network": (
-        {"source": INLINE, "network": "host"},
-        'supported values: "default", "none"',
+    "a network that there is not": (
+        {"source": INLINE, "network": "bridge"},
+        'supported values: "default", "none", "host"',
     ),
+    "a pool in capitals": ({"source": INLINE, "pool": "GPU"}, "no name of a pool"),
+    "a priority over all bounds": ({"source": INLINE, "priority": 1001}, "less than or equal to"),
 }
 
 

@@ -192,7 +192,7 @@ async def test_the_operator_shows_its_certificate_and_checks_the_workers(
         tmp_path / "operator",
         stack.operator_kubeconfig,
         namespaces=[builds.namespace],
-        pool={"workers": [secure.address], "tls": tls},
+        pools=[{"workers": [secure.address], "tls": tls}],
     )
     try:
         dockerfile = {"Dockerfile": "FROM scratch\nLABEL tls=yes\n"}

@@ -20,10 +20,19 @@ EVERYTHING: dict[str, Any] = {
     "image": {"digest": DIGEST},
     "imagePullSecrets": [{"name": "pull"}],
     "watchNamespaces": list(WATCHED),
-    "pool": {
-        "workers": ["tcp://10.0.0.1:1234", "unix:///run/buildkit/buildkitd.sock"],
-        "tls": {"secretName": "workers", "serverName": "buildkitd"},
-    },
+    "pools": [
+        {
+            "name": "default",
+            "workers": ["tcp://10.0.0.1:1234", "unix:///run/buildkit/buildkitd.sock"],
+            "tls": {"secretName": "workers", "serverName": "buildkitd"},
+            "slots": 2,
+            "platforms": ["linux/amd64"],
+            "networks": ["default"],
+            "namespaces": list(WATCHED),
+            "namespaceSlots": 3,
+        },
+        {"name": "engines", "kind": "docker", "workers": ["tcp://10.0.0.2:2376"]},
+    ],
     "serviceAccount": {"annotations": {"example.test/role": "builder"}},
     "metrics": {"service": {"annotations": {"example.test/scrape": "true"}}},
     "podAnnotations": {"example.test/note": "one"},
@@ -55,6 +64,12 @@ EVERYTHING: dict[str, Any] = {
     "extraVolumes": [{"name": "more", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
 }
+
+
+def one_pool(**keys: Any) -> dict[str, Any]:
+    """Values with one pool."""
+    workers = ["tcp://buildkitd.imagewright-system.svc:1234"]
+    return {"pools": [{"name": "default", "workers": workers, **keys}]}
 
 
 class Servers(Protocol):
@@ -173,12 +188,12 @@ def test_a_real_api_server_takes_what_is_rendered(chart: Chart, values: dict[str
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        pytest.param({"pool": {"slots": "four"}}, "/pool/slots", id="a word for a number"),
-        pytest.param({"pool": {"slots": 0}}, "/pool/slots", id="no slot at all"),
-        pytest.param({"pool": {"slotz": 4}}, "slotz", id="a key misspelt"),
+        pytest.param(one_pool(slots="four"), "/pools/0/slots", id="a word for a number"),
+        pytest.param(one_pool(slots=0), "/pools/0/slots", id="no slot at all"),
+        pytest.param(one_pool(slotz=4), "slotz", id="a key misspelt"),
         pytest.param({"replicas": 2}, "replicas", id="a key that is not there"),
-        pytest.param({"pool": {"workers": []}}, "/pool/workers", id="no workers"),
-        pytest.param({"pool": {"workers": ["10.0.0.1:1234"]}}, "/pool/workers/0", id="no scheme"),
+        pytest.param({"pools": []}, "/pools", id="no pool"),
+        pytest.param(one_pool(workers=["10.0.0.1:1"]), "/pools/0/workers/0", id="no scheme"),
         pytest.param({"image": {"digest": "abc"}}, "/image/digest", id="no digest"),
         pytest.param({"image": {"tag": "a:b"}}, "/image/tag", id="no tag"),
         pytest.param({"logFormat": "xml"}, "/logFormat", id="an unknown format"),
@@ -341,7 +356,7 @@ def test_the_crd_is_left_out_where_somebody_else_installs_it(chart: Chart) -> No
 
 def test_a_changed_configuration_starts_a_new_pod_and_other_changes_do_not(chart: Chart) -> None:
     before = checksum(chart.documents())
-    assert checksum(chart.documents({"pool": {"slots": 8}})) != before
+    assert checksum(chart.documents(one_pool(slots=8))) != before
     assert checksum(chart.documents({"watchNamespaces": list(WATCHED)})) != before
     assert checksum(chart.documents({"rbac": {"aggregate": False}})) == before
 
@@ -357,10 +372,12 @@ def test_the_operator_reads_the_charts_configuration(
     assert settings.namespaces == values.get("watchNamespaces", [])
     assert settings.prunes
     assert settings.ops.host == "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the Pod
-    assert (settings.pool.tls is not None) is ("pool" in values)
-    assert settings.pool.workers == values.get("pool", {}).get(
-        "workers", ["tcp://buildkitd.imagewright-system.svc:1234"]
-    )
+    given = values.get("pools", one_pool()["pools"])
+    assert [pool.workers for pool in settings.pools] == [pool["workers"] for pool in given]
+    assert [pool.tls is not None for pool in settings.pools] == ["tls" in pool for pool in given]
+    assert [pool.namespace_slots for pool in settings.pools] == [
+        pool.get("namespaceSlots") for pool in given
+    ]
 
 
 def test_one_operator_runs_at_a_time_with_the_configuration_mounted(chart: Chart) -> None:
@@ -377,12 +394,14 @@ def test_one_operator_runs_at_a_time_with_the_configuration_mounted(chart: Chart
 
 
 def test_the_workers_certificates_are_mounted_where_the_configuration_says(chart: Chart) -> None:
-    documents = chart.documents({"pool": {"tls": {"secretName": "workers"}}})
+    documents = chart.documents(one_pool(tls={"secretName": "workers"}))
     config = yaml.safe_load(only(documents, "ConfigMap")["data"]["config.yaml"])
-    folders = {str(Path(config["pool"]["tls"][name]).parent) for name in ("ca", "cert", "key")}
+    folders = {str(Path(config["pools"][0]["tls"][name]).parent) for name in ("ca", "cert", "key")}
     mounts = {one["mountPath"]: one["name"] for one in container_of(documents)["volumeMounts"]}
-    assert {mounts[folder] for folder in folders} == {"tls"}
-    (volume,) = (one for one in pod_of(documents)["spec"]["volumes"] if one["name"] == "tls")
+    assert {mounts[folder] for folder in folders} == {"tls-default"}
+    (volume,) = (
+        one for one in pod_of(documents)["spec"]["volumes"] if one["name"] == "tls-default"
+    )
     assert volume["secret"]["secretName"] == "workers"
 
 

@@ -79,7 +79,7 @@ async def test_builds_wait_for_a_worker_and_go_on_when_it_is_back(
         tmp_path / "operator",
         stack.operator_kubeconfig,
         namespaces=[builds.namespace],
-        pool={"workers": [address], "slots": 2},
+        pools=[{"workers": [address], "slots": 2}],
     )
     worker = None
     try:
@@ -121,7 +121,7 @@ async def test_a_registry_that_is_down_is_tried_again_and_then_named(
         tmp_path / "operator",
         stack.operator_kubeconfig,
         namespaces=[builds.namespace],
-        pool={"workers": [address], "slots": 2},
+        pools=[{"workers": [address], "slots": 2}],
     )
     command = Registries(tmp_path, {"plain": port}).one("plain", stack.binaries["registry"])
     server = None

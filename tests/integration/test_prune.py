@@ -28,7 +28,7 @@ def pruner(
     running = start_operator(
         tmp_path_factory.mktemp("pruner"),
         stack.operator_kubeconfig,
-        pool={"workers": list(workers), "slots": 2},
+        pools=[{"workers": list(workers), "slots": 2}],
     )
     yield running
     running.stop()

@@ -59,9 +59,9 @@ async def operating(
     stack: devstack.Stack, folder: Path, addresses: Sequence[str], **more: Any
 ) -> AsyncIterator[OperatorProcess]:
     """An operator of its own over these workers."""
-    pool = {"workers": list(addresses), "slots": 2}
+    pools = [{"workers": list(addresses), "slots": 2}]
     running = await asyncio.to_thread(
-        start_operator, folder, stack.operator_kubeconfig, pool=pool, **more
+        start_operator, folder, stack.operator_kubeconfig, pools=pools, **more
     )
     try:
         yield running

@@ -51,7 +51,7 @@ def operator(
     running = start_operator(
         tmp_path_factory.mktemp("operator"),
         stack.operator_kubeconfig,
-        pool={"workers": [stack.buildkit], "slots": 2},
+        pools=[{"workers": [stack.buildkit], "slots": 2}],
     )
     yield running
     running.stop()

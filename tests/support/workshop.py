@@ -24,7 +24,7 @@ def workshop(
     running = start_operator(
         tmp_path_factory.mktemp("workshop"),
         stack.operator_kubeconfig,
-        pool={"workers": [stack.buildkit, f"docker+{engine.address}"], "slots": 4},
+        pools=[{"workers": [stack.buildkit, f"docker+{engine.address}"], "slots": 4}],
         registries={"ca": str(stack.registries.ca)},
     )
     yield running

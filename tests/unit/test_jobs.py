@@ -1,6 +1,7 @@
 """The work of this process: what an attempt comes to, and that a slot always goes back."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -13,11 +14,12 @@ from imagewright.domain.plan import Git, Inline, Plan
 from imagewright.domain.progress import Advance, Output, Progress, Step
 from imagewright.jobs import Jobs, Task, attempt, broken_by
 from imagewright.metrics import Metrics
-from imagewright.pools.pool import Pool, Worker
+from imagewright.pools.line import Lease
 from imagewright.ports import Error, Failed, Rejected, Unavailable
-from imagewright.scheduler import Lease, Scheduler
+from imagewright.scheduler import Scheduler
 from tests.support.makers import NOW, UID
 from tests.support.parts import FakeKeyring, a_backend
+from tests.support.pooling import a_pool, a_worker, an_entry
 
 PLAN = Plan(Inline({"Dockerfile": b"FROM scratch\n"}), images=("r.example/a:1",))
 STEP = Step("1", "[1/1] RUN x", started=1.0, error="exit code: 7")
@@ -32,19 +34,16 @@ class Bench:
     """Jobs on one worker with one slot."""
 
     def __init__(self) -> None:
-        async def probe() -> None:
-            return
-
         self.builder = MemoryBuilder()
-        self.worker = Worker("w", 1, a_backend(self.builder), probe, up=True)
+        self.worker = a_worker("w", 1, a_backend(self.builder))
         metrics = Metrics()
-        self.scheduler = Scheduler(Pool("p", [self.worker], metrics), lambda _: None, metrics)
+        self.scheduler = Scheduler([a_pool(self.worker)], time.monotonic, metrics)
         self.woken: list[str] = []
         self.jobs = Jobs(self.woken.append, lambda: NOW, metrics)
 
     def lease(self) -> Lease:
         """The slot."""
-        self.scheduler.enter(("1", UID), PLAN)
+        self.scheduler.enter("default", an_entry(UID, PLAN))
         return self.scheduler.take(UID)
 
     def begin(self) -> None:

@@ -1,16 +1,14 @@
 """Caches are pruned side by side, and none hides what became of another."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from imagewright.api.reason import Reason
 from imagewright.domain.prune import Policy
-from imagewright.metrics import Metrics
-from imagewright.pools.pool import Pool, Worker
 from imagewright.ports import Cache, Rejected, Unavailable
 from imagewright.prunes import Prunes, caches_of, sweep
+from tests.support.pooling import a_pool, a_worker
 from tests.support.prunemakers import ONE, SOURCE, TWO, FakeCache, MuteCache
 
 POLICY = Policy(all=True)
@@ -123,12 +121,7 @@ async def test_an_end_is_told_once_and_remembered_until_it_was_written() -> None
 
 
 def test_the_caches_are_those_of_the_workers_and_our_own() -> None:
-    async def probe() -> None:
-        return
-
-    backend: Any = None
     cache: Cache = FakeCache()
-    worker = Worker("one", 1, backend, probe, caches={"buildkit": cache})
-    bare = Worker("two", 1, backend, probe)
-    found = caches_of(Pool("p", [worker, bare], Metrics()), {"sources": cache})
+    pool = a_pool(a_worker("one", caches={"buildkit": cache}), a_worker("two"), name="p")
+    found = caches_of([pool], {"sources": cache})
     assert list(found) == [ONE, SOURCE]

@@ -1,17 +1,18 @@
 {{/* The operator's configuration file; the ConfigMap holds it, the Deployment its checksum. */}}
 {{- define "imagewright.config" -}}
-pool:
-  name: {{ .Values.pool.name | quote }}
-  slots: {{ .Values.pool.slots }}
-  workers: {{- toYaml .Values.pool.workers | nindent 4 }}
-  {{- with .Values.pool.tls }}
-  {{- if .secretName }}
-  tls:
-    ca: /etc/imagewright/tls/ca.crt
-    cert: /etc/imagewright/tls/tls.crt
-    key: /etc/imagewright/tls/tls.key
-    serverName: {{ .serverName | quote }}
-  {{- end }}
+pools:
+  {{- range .Values.pools }}
+  - name: {{ .name | quote }}
+    {{- with omit . "name" "tls" }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- if (.tls).secretName }}
+    tls:
+      ca: /etc/imagewright/tls/{{ .name }}/ca.crt
+      cert: /etc/imagewright/tls/{{ .name }}/tls.crt
+      key: /etc/imagewright/tls/{{ .name }}/tls.key
+      serverName: {{ .tls.serverName | default "" | quote }}
+    {{- end }}
   {{- end }}
 registries:
   plainHttp: {{ toJson .Values.registries.plainHttp }}

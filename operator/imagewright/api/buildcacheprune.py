@@ -11,14 +11,13 @@ from imagewright.api.imagebuild import Metadata
 from imagewright.api.prunetext import (
     Description,
     Duration,
-    PoolName,
     RecordId,
     Schedule,
     TimeZone,
     WorkerName,
 )
 from imagewright.api.rule import Model, Rule, list_type
-from imagewright.api.text import Quantity
+from imagewright.api.text import PoolName, Quantity
 
 BUILD_CACHE, SOURCE_CACHE = "buildCache", "sourceCache"
 Include = Literal["buildCache", "sourceCache"]

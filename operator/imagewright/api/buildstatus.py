@@ -31,6 +31,15 @@ class Claim(Model):
     ref: str = Field(description="The build's id on that worker.")
 
 
+class QueuePlace(Model):
+    """Where it waits."""
+
+    position: int | None = Field(
+        None, description="1 goes next; told when it has changed much, at most every 10 seconds."
+    )
+    reason: str = Field(description="Why it waits: one of the documented reasons.")
+
+
 class PushedImage(Model):
     """One name of the image."""
 
@@ -101,6 +110,7 @@ class ImageBuildStatus(Model):
     )
     attempt: int | None = Field(None, description="Attempts begun in this run, from 1.")
     claim: Claim | None = Field(None, description="Who builds it now.")
+    queue: QueuePlace | None = Field(None, description="Where it waits for a slot.")
     start_time: datetime | None = Field(None, description="When the first attempt began.")
     completion_time: datetime | None = Field(None, description="When it ended.")
     image_id: str | None = Field(

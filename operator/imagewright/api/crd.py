@@ -38,6 +38,7 @@ COLUMNS: tuple[Column, ...] = (
     ("Reason", "string", f"{SUCCEEDED}.reason", 0),
     ("Image", "string", ".spec.images[0]", 0),
     ("Progress", "integer", ".status.progress.percent", 0),
+    ("Queue", "integer", ".status.queue.position", 0),
     ("Started", "date", ".status.startTime", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Digest", "string", ".status.imageDigest", 1),

@@ -26,6 +26,7 @@ from imagewright.api.text import (
     ImageName,
     ObjectName,
     Platform,
+    PoolName,
     Quantity,
     keys,
 )
@@ -68,6 +69,7 @@ class ImageBuildSpec(Model):
     builder: Literal["buildkit", "classic"] = Field(
         "buildkit", description="BuildKit, or the classic builder of a Docker Engine."
     )
+    pool: PoolName = Field("default", description="The workers to build on, by the pool's name.")
     target: Annotated[str, Field(max_length=256)] = Field(
         "", description="The stage to build; the last one where unset."
     )
@@ -111,8 +113,9 @@ class ImageBuildSpec(Model):
     squash: bool = Field(
         default=False, description="Merge the layers above the base image into one."
     )
-    network: Literal["default", "none"] = Field(
-        "default", description="What RUN steps see of the network."
+    network: Literal["default", "none", "host"] = Field(
+        "default",
+        description="What RUN steps see of the network; host only where the pool allows it.",
     )
     extra_hosts: Annotated[list[ExtraHost], Field(max_length=64)] = Field(
         default=[],
@@ -139,7 +142,12 @@ class ImageBuildSpec(Model):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315360000)] | None = Field(
         None, description="Seconds after its end at which the object is deleted; unset: kept."
     )
-    suspend: bool = Field(default=False, description="Do not start; stop if running.")
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(
+        0, description="Higher goes first among the builds of the same namespace."
+    )
+    suspend: bool = Field(
+        default=False, description="Do not start, nor stand in the queue; stop if running."
+    )
     cancel: bool = Field(
         default=False, description="End the build for good; the object stays as a record."
     )

@@ -110,6 +110,11 @@ class Cache(Model):
         description="Where to leave this build's steps.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
+    key: Annotated[str, Field(max_length=256)] = Field(
+        "",
+        description="Builds of one key meet the same worker, where their cache is; the first "
+        "image's repository where unset.",
+    )
 
 
 class ExtraHost(Model):

@@ -55,14 +55,6 @@ TimeZone = Annotated[
         "This is no time zone that is known: write its name, such as Europe/Berlin or UTC.",
     ),
 ]
-PoolName = Annotated[
-    str,
-    Field(min_length=1, max_length=63),
-    matches(
-        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        "This is no name of a pool: lower-case letters, digits and '-'.",
-    ),
-]
 WorkerName = Annotated[
     str,
     Field(min_length=1, max_length=253),

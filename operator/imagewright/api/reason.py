@@ -10,6 +10,10 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105  # a reason
     NO_WORKER = "NoWorker"
+    NAMESPACE_LIMIT = "NamespaceLimit"
+    PLATFORM_UNAVAILABLE = "PlatformUnavailable"
+    POOL_UNKNOWN = "PoolUnknown"
+    POLICY_DENIED = "PolicyDenied"
     BUILDING = "Building"
     RETRYING = "Retrying"
     SUCCEEDED = "Succeeded"
@@ -41,6 +45,10 @@ MEANING: dict[Reason, str] = {
     Reason.SUSPENDED: "spec.suspend is true: nothing runs until it is false again.",
     Reason.SECRET_NOT_FOUND: "A Secret or ConfigMap that it names is not there yet: it waits.",
     Reason.NO_WORKER: "No worker answers now; the build begins by itself when one does.",
+    Reason.NAMESPACE_LIMIT: "Its namespace has all the slots that the pool gives to one.",
+    Reason.PLATFORM_UNAVAILABLE: "The pool builds for none of spec.platforms: it waits.",
+    Reason.POOL_UNKNOWN: "The operator has no pool of the name in spec.pool: it waits.",
+    Reason.POLICY_DENIED: "The pool does not allow it: to this namespace, or spec.network.",
     Reason.BUILDING: "A worker is building it.",
     Reason.RETRYING: "The last attempt met an outage; the next one begins after a pause.",
     Reason.SUCCEEDED: "It was built, and every name it was given was pushed.",

@@ -202,3 +202,11 @@ Quantity = Annotated[
     Field(min_length=1, max_length=24),
     matches(_QUANTITY, "This is no size: write bytes, or such as 512Mi, 10Gi or 1500M."),
 ]
+PoolName = Annotated[
+    str,
+    Field(min_length=1, max_length=63),
+    matches(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        "This is no name of a pool: lower-case letters, digits and '-'.",
+    ),
+]

@@ -15,6 +15,7 @@ def request_of(order: Order, context: Context, session: str) -> control.Solve:
         inputs=context.inputs,
         checksums=context.checksums,
         session=session,
+        entitlements=("network.host",) if plan.sandbox.network == "host" else (),
         cache_imports=tuple(control.Cache("registry", {"ref": ref}) for ref in plan.cache_from),
         cache_exports=tuple(
             control.Cache("registry", {"ref": cache.ref, "mode": cache.mode})

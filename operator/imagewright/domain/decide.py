@@ -30,6 +30,7 @@ from imagewright.domain.decision import (
 from imagewright.domain.facts import (
     Closing,
     Ended,
+    Entered,
     Facts,
     Gathered,
     Gathering,
@@ -204,14 +205,18 @@ def needy(facts: Facts) -> Decision | None:
 
 
 def queued(facts: Facts) -> Decision | None:
-    """It has no slot yet, or no worker that there is could ever build it."""
-    if facts.turn is None:
-        return Enter()
-    if isinstance(facts.turn, Refused):
-        return Stop(Phase.FAILED, Reason.FEATURE_UNSUPPORTED, facts.turn.message)
-    if isinstance(facts.turn, Waiting):
-        return Wait(facts.turn.reason, facts.turn.message)
-    return None
+    """It has no slot yet, or never will."""
+    match facts.turn:
+        case None:
+            return Enter()
+        case Entered():
+            return Leave()
+        case Refused(message, reason):
+            return Stop(Phase.FAILED, reason, message)
+        case Waiting(reason, message, position):
+            return Wait(reason, message, position)
+        case _:
+            return None
 
 
 def not_begun(facts: Facts) -> Decision | None:

@@ -65,10 +65,14 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait where it is; `reason` and `message` say for what."""
+    """Wait where it is; `reason` and `message` say for what, `position` where in the queue.
+
+    That is 0 where it has no place there, and None where it waits for something else.
+    """
 
     reason: Reason
     message: str
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

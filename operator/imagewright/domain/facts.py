@@ -13,11 +13,17 @@ from imagewright.domain.planning import inputs_digest, make_plan
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """It stands in the queue, and there is nothing to say of that yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
-    """It stands in the queue: `reason` says for what."""
+    """It stands in the queue: `reason` says for what, `position` where; 0: in no place."""
 
     reason: Reason
     message: str
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +35,13 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No worker that there is could ever build it; `message` says why."""
+    """Nobody here will ever build it; `message` says why."""
 
     message: str
+    reason: Reason = Reason.FEATURE_UNSUPPORTED
 
 
-Turn = Waiting | Granted | Refused
+Turn = Entered | Waiting | Granted | Refused
 """Whose turn it is, as the scheduler sees it; None where it was never asked."""
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 
-from imagewright.api.imagebuild import ImageBuildSpec
+from imagewright.api.imagebuild import ImageBuild, ImageBuildSpec
 from imagewright.api.option import Mount
+from imagewright.domain.fairness import Ticket
 from imagewright.domain.plan import (
     Access,
     CacheExport,
@@ -22,8 +23,11 @@ from imagewright.domain.plan import (
     Value,
 )
 from imagewright.domain.quantity import bytes_of
+from imagewright.domain.reference import parse
 
-OPERATIONAL = frozenset({"cancel", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"})
+OPERATIONAL = frozenset(
+    {"cancel", "suspend", "priority", "activeDeadlineSeconds", "ttlSecondsAfterFinished"}
+)
 """Fields that decide when and whether, not what: a change of them starts no new run."""
 
 
@@ -60,10 +64,34 @@ def make_plan(spec: ImageBuildSpec) -> Plan:
 
 def inputs_digest(spec: ImageBuildSpec) -> str:
     """A digest over the fields that decide the image: equal inputs, equal digest."""
-    fields = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True)
-    inputs = {name: value for name, value in fields.items() if name not in OPERATIONAL}
+    fields = spec.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude={"cache": {"key"}},
+        exclude_defaults=True,
+        exclude_none=True,
+    )
+    # A cache of which only the key is given is as none.
+    inputs = {name: value for name, value in fields.items() if value and name not in OPERATIONAL}
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def ticket_of(build: ImageBuild) -> Ticket:
+    """The build's place in the queue. Raises InvalidReference where a name is none.
+
+    Builds of one repository share a worker, whatever objects ask for them; a build without a name
+    shares it with its own next runs.
+    """
+    meta, spec = build.metadata, build.spec
+    own = f"{meta.namespace}/{meta.name}"
+    return Ticket(
+        uid=meta.uid,
+        namespace=meta.namespace,
+        priority=spec.priority,
+        created=meta.creation_timestamp.isoformat() if meta.creation_timestamp else "",
+        key=spec.cache.key or (parse(spec.images[0]).name if spec.images else own),
+    )
 
 
 def _source(spec: ImageBuildSpec) -> Source:

@@ -11,6 +11,7 @@ from imagewright.api.buildstatus import (
     Phase,
     ProgressReport,
     PushedImage,
+    QueuePlace,
     ResolvedSource,
 )
 from imagewright.api.condition import Condition, Truth, Type
@@ -34,6 +35,7 @@ STALLING = frozenset(
         Reason.INVALID_REFERENCE,
         Reason.PUSH_UNAUTHORIZED,
         Reason.INVALID_CREDENTIALS,
+        Reason.POLICY_DENIED,
         Reason.SQUASH_FAILED,
         Reason.FEATURE_UNSUPPORTED,
         Reason.OUT_OF_MEMORY,
@@ -55,7 +57,7 @@ def summarize(facts: Facts, decision: Decision) -> ImageBuildStatus:
         case Retry():
             return _paused(facts, Phase.PENDING, Reason.RETRYING, _retry_message(decision))
         case Wait():
-            return _paused(facts, Phase.PENDING, decision.reason, decision.message)
+            return _waiting(facts, decision)
         case Stop():
             return _stopped(facts, decision)
         case Leave():
@@ -159,6 +161,14 @@ def _stopped(facts: Facts, decision: Stop) -> ImageBuildStatus:
         conditions = _conditions(facts, Truth.FALSE, decision.reason, _clean(decision.message))
         return _ended(facts, Phase.CANCELLED, conditions)
     return _paused(facts, decision.phase, decision.reason, decision.message)
+
+
+def _waiting(facts: Facts, wait: Wait) -> ImageBuildStatus:
+    paused = _paused(facts, Phase.PENDING, wait.reason, wait.message)
+    if wait.position is None:
+        return paused
+    place = QueuePlace(position=wait.position or None, reason=wait.reason)
+    return paused.model_copy(update={"queue": place})
 
 
 def _paused(facts: Facts, phase: Phase, reason: Reason, message: str) -> ImageBuildStatus:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -25,12 +26,14 @@ from imagewright.domain.decision import (
     Stop,
     Wait,
 )
-from imagewright.domain.facts import Closing, Facts
+from imagewright.domain.facts import Closing, Entered, Facts, Waiting
 from imagewright.domain.patch import merge_patch
 from imagewright.domain.plan import Plan
+from imagewright.domain.planning import ticket_of
 from imagewright.domain.status import ref_of, summarize
 from imagewright.jobs import Jobs, Task
 from imagewright.metrics import Metrics
+from imagewright.pools.line import Entry
 from imagewright.ports import Cluster, Conflict, Keyring
 from imagewright.reconcile.store import Store
 from imagewright.reconcile.writer import Writer
@@ -109,9 +112,10 @@ class BuildReconciler:
                 jobs.cancel(uid)
                 scheduler.leave(uid)
             case Enter():
-                created = facts.existing.metadata.creation_timestamp
-                place = (created.isoformat() if created else "", uid)
-                scheduler.enter(place, facts.plan)
+                self._enter(facts)
+            case Leave() | Wait() if isinstance(facts.turn, Entered | Waiting):
+                # What it waits for, or with which priority, may be edited meanwhile.
+                self._enter(facts)
             case Gather():
                 jobs.gather(uid, self._task(facts, facts.plan))
             case Prepare():
@@ -139,6 +143,13 @@ class BuildReconciler:
         task = self._task(facts, known.at(decision.revision))
         jobs.begin(uid, task, ref_of(facts), lease)
         log.info("Build began", **_named(facts.existing), worker=decision.worker)
+
+    def _enter(self, facts: Facts) -> None:
+        """Into the queue, or, where it stands there, to the place that the spec asks for now."""
+        uid, build = facts.uid, facts.existing
+        wake = partial(self._look_in, uid, 0.0)
+        plan = self._world.jobs.plan_of(uid) or facts.plan
+        self._world.scheduler.enter(build.spec.pool, Entry(ticket_of(build), plan, wake))
 
     def _task(self, facts: Facts, plan: Plan) -> Task:
         keyring = self._world.keyrings(facts.existing.metadata.namespace, plan)

@@ -16,7 +16,7 @@ from tests.integration.test_bad_input import REFUSED
 from tests.support.makers import a_body
 
 ROOT = Path(__file__).parents[3]
-SERVER_ONLY = {"an unknown field", "the host's network"}
+SERVER_ONLY = {"an unknown field", "a network that there is not", "a priority over all bounds"}
 """Here the API server has words of its own."""
 
 

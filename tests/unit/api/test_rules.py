@@ -220,7 +220,7 @@ ELSE = {
     "an empty Dockerfile": ({"dockerfileInline": ""}, "at least 1 character"),
     "no time at all": ({"activeDeadlineSeconds": 0}, "greater than or equal to 1"),
     "a time before the end": ({"ttlSecondsAfterFinished": -1}, "greater than or equal to 0"),
-    "a privileged step": ({"network": "host"}, "Input should be 'default' or 'none'"),
+    "a privileged step": ({"network": "bridge"}, "Input should be 'default', 'none' or 'host'"),
     "an unknown field": ({"privileged": True}, "Extra inputs are not permitted"),
 }
 

@@ -29,6 +29,7 @@ from imagewright.domain.decision import (
 from imagewright.domain.facts import (
     Closing,
     Ended,
+    Entered,
     Facts,
     Gathered,
     Gathering,
@@ -74,8 +75,16 @@ TABLE: dict[str, tuple[Facts, object]] = {
     ),
     "new: it asks for a turn": (some_facts(a_build()), Enter),
     "in the queue: it waits for what the queue says": (
-        some_facts(a_build(), turn=Waiting(Reason.QUEUED, "full")),
-        Wait(Reason.QUEUED, "full"),
+        some_facts(a_build(), turn=Waiting(Reason.QUEUED, "full", 3)),
+        Wait(Reason.QUEUED, "full", 3),
+    ),
+    "just in the queue: there is nothing to say yet": (
+        some_facts(a_build(), turn=Entered()),
+        Leave(),
+    ),
+    "denied by the pool: it has failed, with the pool's own reason": (
+        some_facts(a_build(), turn=Refused("no", Reason.POLICY_DENIED)),
+        Stop(Phase.FAILED, Reason.POLICY_DENIED, "no"),
     ),
     "its turn: it is claimed": (some_facts(a_build(), turn=TURN), Begin("w", "")),
     "its turn, a branch to resolve: the worker is asked first": (

@@ -16,10 +16,10 @@ from imagewright.domain.plan import (
     Ulimit,
     Value,
 )
-from imagewright.domain.planning import OPERATIONAL, inputs_digest, make_plan
+from imagewright.domain.planning import OPERATIONAL, inputs_digest, make_plan, ticket_of
 from imagewright.domain.quantity import bytes_of
 from imagewright.domain.support import unsupported
-from tests.support.makers import GIT, INLINE
+from tests.support.makers import GIT, INLINE, a_build
 
 CHANGES: dict[str, Any] = {
     "source": {"inline": {"files": {"Dockerfile": "FROM scratch\nLABEL other=yes\n"}}},
@@ -27,6 +27,7 @@ CHANGES: dict[str, Any] = {
     "dockerfile": "docker/Dockerfile",
     "dockerfileInline": "FROM scratch\n",
     "target": "t",
+    "pool": "gpu",
     "builder": "classic",
     "buildArgs": [
         {"name": "A", "value": "1"},
@@ -56,6 +57,7 @@ CHANGES: dict[str, Any] = {
     "output": {"compression": "zstd", "sourceDateEpoch": 0},
     "activeDeadlineSeconds": 5,
     "ttlSecondsAfterFinished": 5,
+    "priority": 5,
     "suspend": True,
     "cancel": True,
     "rebuildToken": "again",
@@ -88,6 +90,9 @@ def test_a_field_starts_a_new_run_unless_it_is_operational(field: str, value: An
         ({"images": ["a:1", "b:1"]}, {"images": ["b:1", "a:1"]}, False),
         ({"rebuildToken": "1"}, {"rebuildToken": "2"}, False),
         ({"labels": {"a": "b"}}, {"annotations": {"a": "b"}}, False),
+        ({"cache": {"key": "a"}}, {}, True),
+        ({"pool": "default"}, {}, True),
+        ({"pool": "other"}, {}, False),
     ],
     ids=[
         "the order of labels does not count",
@@ -96,6 +101,9 @@ def test_a_field_starts_a_new_run_unless_it_is_operational(field: str, value: An
         "the order of names counts",
         "any change of the token counts",
         "a value counts by its place",
+        "where it is built does not count",
+        "the default pool is as none",
+        "another pool may build otherwise",
     ],
 )
 def test_equal_inputs_have_equal_digests(
@@ -276,3 +284,26 @@ def test_a_retry_fetches_the_commit_itself_and_remembers_the_repository() -> Non
     again = plan.at("c" * 40)
     assert again.source == Git("https://git.example/app", ref="c" * 40, commit="c" * 40)
     assert plan.at("") is plan
+
+
+TICKETS = {
+    "of a build with names: the first one's repository": (
+        {"images": ["r.example/team/app:1", "r.example/other:1"]},
+        "r.example/team/app",
+    ),
+    "of a name on the hub: in full": ({"images": ["app"]}, "docker.io/library/app"),
+    "of a build without a name: its own": ({}, "team/one"),
+    "of a build that names a key": ({"images": ["app"], "cache": {"key": "mine"}}, "mine"),
+}
+
+
+@pytest.mark.parametrize(("spec", "key"), TICKETS.values(), ids=TICKETS)
+def test_the_key_of_a_build(spec: dict[str, Any], key: str) -> None:
+    build = a_build({**spec, "priority": -3})
+    ticket = ticket_of(build)
+    assert ticket.key == key
+    assert (ticket.uid, ticket.namespace, ticket.priority) == (
+        build.metadata.uid,
+        build.metadata.namespace,
+        -3,
+    )

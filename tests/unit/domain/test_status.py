@@ -250,6 +250,7 @@ def test_a_failure_stalls_where_only_the_user_can_mend_it(reason: Reason) -> Non
         Reason.INVALID_REFERENCE,
         Reason.PUSH_UNAUTHORIZED,
         Reason.INVALID_CREDENTIALS,
+        Reason.POLICY_DENIED,
         Reason.SQUASH_FAILED,
         Reason.FEATURE_UNSUPPORTED,
         Reason.OUT_OF_MEMORY,
@@ -263,3 +264,21 @@ def test_a_build_without_names_says_that_nothing_was_pushed() -> None:
     assert "Nothing was pushed" in status["conditions"][0]["message"]
     assert not {"imageDigest", "imageID", "images"} & set(status)
     assert status["lastSuccess"]["generation"] == 1
+
+
+PLACES = {
+    "in the queue": (Wait(Reason.QUEUED, "Waits.", 3), {"position": 3, "reason": "Queued"}),
+    "for a pool that there is not": (
+        Wait(Reason.POOL_UNKNOWN, "No such pool.", 0),
+        {"reason": "PoolUnknown"},
+    ),
+    "for a Secret": (Wait(Reason.SECRET_NOT_FOUND, "Not there."), None),
+    "no more": (Begin("w", ""), None),
+}
+
+
+@pytest.mark.parametrize(("decision", "place"), PLACES.values(), ids=PLACES)
+def test_it_says_where_it_waits(decision: Decision, place: object) -> None:
+    waiting = {"phase": "Pending", "queue": {"position": 7, "reason": "Queued"}}
+    status = summarize(some_facts(a_build(status=waiting)), decision)
+    assert status.dump().get("queue") == place

@@ -15,7 +15,6 @@ from imagewright.domain.outcome import Built
 from imagewright.domain.plan import Order, Plan
 from imagewright.jobs import Jobs
 from imagewright.metrics import Metrics
-from imagewright.pools.pool import Pool, Worker
 from imagewright.ports import Failed, Keyring, Report, Unavailable
 from imagewright.reconcile.build import BuildReconciler, World
 from imagewright.reconcile.resync import Resync
@@ -24,6 +23,7 @@ from imagewright.reconcile.workqueue import WorkQueue
 from imagewright.scheduler import Scheduler
 from tests.support.makers import GIT, NOW, UID, FakeCluster, a_body
 from tests.support.parts import FakeKeyring, a_backend
+from tests.support.pooling import a_pool, a_worker
 
 
 class FaultyBuilder(MemoryBuilder):
@@ -47,10 +47,9 @@ class Shell:
         self.store = Store(BUILDS, self.queue.add)
         self.jobs = Jobs(self.queue.add, self.clock, self.metrics)
         backend = a_backend(self.builder)
-        self.worker = Worker("w", slots, backend, probe=self._probe, up=True)
-        self.scheduler = Scheduler(
-            Pool("p", [self.worker], self.metrics), self.queue.add, self.metrics
-        )
+        self.worker = a_worker("w", slots, backend)
+        self.pool = a_pool(self.worker, metrics=self.metrics)
+        self.scheduler = Scheduler([self.pool], self.seconds, self.metrics)
         world = World(
             self.cluster,
             self.store,
@@ -70,6 +69,9 @@ class Shell:
 
     def clock(self) -> datetime:
         return self.now
+
+    def seconds(self) -> float:
+        return self.now.timestamp()
 
     def apply(self, spec: dict[str, Any] | None = None, **metadata: Any) -> None:
         """A user creates an object, and the watch tells of it."""
@@ -96,9 +98,10 @@ class Shell:
         ]
 
     async def until(self, right: Callable[[], object]) -> None:
-        """Let the loop turn until it is right."""
+        """Let the loop turn, and those who wait be told where, until it is right."""
         async with asyncio.timeout(1.5):
             while not right():
+                self.scheduler.lines["default"].tell()
                 await asyncio.sleep(0)
 
     async def ended(self, phase: str, name: str = "one") -> None:
@@ -186,6 +189,7 @@ async def test_the_third_of_three_waits_for_a_slot_and_the_oldest_is_next(shell:
     await shell.ended("Pending", "young")
     await shell.ended("Pending", "old")
     assert shell.status("old")["conditions"][0]["reason"] == "Queued"
+    assert shell.status("old")["queue"] == {"position": 1, "reason": "Queued"}
     shell.builder.go.set()
     for name in ("first", "old", "young"):
         await shell.ended("Succeeded", name)
@@ -328,7 +332,7 @@ async def test_two_slots_run_two_builds_and_the_third_says_that_it_waits() -> No
         await shell.until(lambda: len(shell.builder.orders) == 2)
         await shell.ended("Pending", "b3")
         assert shell.worker.leased == 2
-        assert "all 2 of pool p are taken" in shell.status("b3")["conditions"][0]["message"]
+        assert "Waits for a slot of pool default" in shell.status("b3")["conditions"][0]["message"]
         shell.builder.go.set()
         await shell.ended("Succeeded", "b3")
 

@@ -1,6 +1,7 @@
 """What happens while something else is on its way: nothing is spun on, lost or counted twice."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -8,13 +9,13 @@ import pytest
 
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.facts import Granted
-from imagewright.domain.plan import Inline, Plan
 from imagewright.metrics import Metrics
-from imagewright.pools.pool import Pool, Worker
+from imagewright.pools.pool import Worker
 from imagewright.ports import Body
 from imagewright.scheduler import Scheduler
 from tests.support.makers import UID, FakeCluster
 from tests.support.parts import a_backend
+from tests.support.pooling import a_pool, an_entry
 from tests.unit.reconcile.test_build import Shell, working
 
 TURNS = 200
@@ -105,7 +106,7 @@ class Lost(Hooked):
     def happens(self) -> None:
         """Somebody suspects it, and it answers."""
         self.shell.worker.suspect()
-        self.shell.scheduler._pool.changed()
+        self.shell.pool.changed()
         self.shell.worker.up = True
 
 
@@ -140,17 +141,18 @@ async def test_a_worker_that_is_lost_while_the_claim_is_written_costs_no_attempt
 async def test_a_worker_suspected_while_it_is_asked_is_granted_again() -> None:
     gate, asked = asyncio.Event(), []
 
-    async def probe() -> None:
+    async def probe() -> frozenset[str]:
         asked.append(1)
         if len(asked) > 1:
             await gate.wait()
+        return frozenset()
 
     worker = Worker("w", 1, a_backend(MemoryBuilder()), probe)
-    pool = Pool("p", [worker], Metrics())
-    scheduler = Scheduler(pool, lambda _: None, Metrics())
+    pool = a_pool(worker)
+    scheduler = Scheduler([pool], time.monotonic, Metrics())
     await pool._look(worker)
-    scheduler.enter(("1", "a"), Plan(Inline()))
-    scheduler.enter(("2", "b"), Plan(Inline()))
+    scheduler.enter("default", an_entry("a"))
+    scheduler.enter("default", an_entry("b"))
     lease = scheduler.take("a")
     looking = asyncio.create_task(pool._look(worker))
     await turn()

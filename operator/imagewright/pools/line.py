@@ -1,0 +1,283 @@
+"""The line in front of one pool: who waits there, who is let in, and what they are told."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from imagewright.api.reason import Reason
+from imagewright.domain.affinity import Load, choose, ranked
+from imagewright.domain.facts import Entered, Granted, Refused, Turn, Waiting
+from imagewright.domain.fairness import Queue, Ticket
+from imagewright.domain.plan import Plan
+from imagewright.domain.platform import covers
+from imagewright.metrics import Metrics
+from imagewright.pools.pool import Pool, Worker
+
+PASSES = 16
+"""How often a build may be passed over by later ones of its namespace that have a warm worker."""
+TOLD_SECONDS = 10.0
+"""Between two words to one that waits."""
+NEAR = 10
+"""From this position on every step is worth a word; farther back only half the way is."""
+AHEAD = 64
+"""So many builds that could go are looked at for one that has a warm worker."""
+MOVES, CHANGES = 1, 20
+"""Words a second for steps forward, and for another reason to wait: each is an API write."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """One slot on one worker until it is given back; giving it back twice does no harm."""
+
+    worker: Worker
+    _given_back: Callable[["Lease"], None]
+    _held: bool = field(default=True)
+
+    def release(self) -> None:
+        """Give the slot back; the next in the queue has it at once."""
+        if self._held:
+            self._held = False
+            self._given_back(self)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One that waits. `wake` is called when its turn has changed."""
+
+    ticket: Ticket
+    plan: Plan
+    wake: Callable[[], None]
+    since: float = 0.0
+    passed: int = 0
+    told: Waiting | None = None
+    told_at: float = 0.0
+    able: tuple[Worker, ...] | None = None
+    ranking: tuple[str, ...] = ()
+
+    @property
+    def priority(self) -> int:
+        """Of its ticket."""
+        return self.ticket.priority
+
+    def reconsider(self) -> None:
+        """The workers have changed: what was found out about them is worth nothing."""
+        self.able = None
+
+
+class Line:
+    """Lets builds into a pool: fairly, and where their cache is."""
+
+    def __init__(self, pool: Pool, clock: Callable[[], float], metrics: Metrics) -> None:
+        self.pool, self._clock, self._metrics = pool, clock, metrics
+        self._queue = Queue()
+        self._entries: dict[str, Entry] = {}
+        self._granted: dict[str, tuple[Entry, Lease]] = {}
+        pool.changed = self._pool_changed
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._entries or uid in self._granted
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._entries)
+
+    def enter(self, entry: Entry) -> None:
+        """Wait for a turn; asking again changes only what is new. A free slot is had at once."""
+        uid = entry.ticket.uid
+        known = self._entries.get(uid)
+        if uid in self._granted:
+            return
+        if known and (known.ticket, known.plan) == (entry.ticket, entry.plan):
+            return
+        if known:
+            self._queue.remove(known.ticket)
+            entry = replace(entry, since=known.since, told=known.told, told_at=known.told_at)
+        else:
+            entry.since = self._clock()
+        self._entries[uid] = entry
+        self._queue.add(entry.ticket)
+        self._grant()
+        self._show(entry.ticket.namespace)
+
+    def turn(self, uid: str) -> Turn | None:
+        """How the build stands; None where it never asked, or has taken its lease."""
+        if uid in self._granted:
+            return Granted(self._granted[uid][1].worker.name)
+        entry = self._entries.get(uid)
+        if entry is None:
+            return None
+        if denial := self.pool.terms.denial(entry.ticket.namespace, entry.plan):
+            return Refused(denial, Reason.POLICY_DENIED)
+        if inability := self.pool.inability(entry.plan):
+            return Refused(inability)
+        return entry.told or Entered()
+
+    def take(self, uid: str) -> Lease:
+        """The granted lease; from now on the caller gives it back. Raises KeyError without one."""
+        return self._granted.pop(uid)[1]
+
+    def leave(self, uid: str) -> None:
+        """Out of the line; a lease that was granted and not taken goes back."""
+        if entry := self._entries.pop(uid, None):
+            self._queue.remove(entry.ticket)
+            self._show(entry.ticket.namespace)
+        if granted := self._granted.pop(uid, None):
+            granted[1].release()
+
+    def tell(self) -> None:
+        """Once a second: say where they stand to those who wait anew or have moved enough."""
+        now, news = self._clock(), []
+        for position, ticket in enumerate(self._queue.order(), 1):
+            entry = self._entries[ticket.uid]
+            reason = self._reason(entry)
+            if entry.told is None:
+                self._say(entry, reason, position)
+            elif now - entry.told_at >= TOLD_SECONDS and moved(entry.told, reason, position):
+                news.append((reason is entry.told.reason, position, entry, reason))
+        news.sort(key=lambda one: one[:2])
+        limit = {False: CHANGES, True: MOVES}
+        for only_moved, position, entry, reason in news:
+            if limit[only_moved]:
+                limit[only_moved] -= 1
+                self._say(entry, reason, position)
+
+    def _say(self, entry: Entry, reason: Reason, position: int) -> None:
+        entry.told = Waiting(reason, self._message(entry, reason), position)
+        entry.told_at = self._clock()
+        entry.wake()
+
+    def _reason(self, entry: Entry) -> Reason:
+        terms, namespace = self.pool.terms, entry.ticket.namespace
+        if terms.platforms and not covers(terms.platforms, entry.plan.platforms):
+            return Reason.PLATFORM_UNAVAILABLE
+        if not any(worker.up for worker in self._able(entry)):
+            return Reason.NO_WORKER
+        limit = terms.namespace_slots
+        if limit is not None and self._queue.shares.held(namespace) >= limit:
+            return Reason.NAMESPACE_LIMIT
+        return Reason.QUEUED
+
+    def _message(self, entry: Entry, reason: Reason) -> str:
+        terms = self.pool.terms
+        if reason is Reason.NO_WORKER:
+            return self.pool.trouble(self._able(entry))
+        if reason is Reason.PLATFORM_UNAVAILABLE:
+            offered = ", ".join(sorted(terms.platforms))
+            return (
+                f"Pool {terms.name} builds for {offered} only: name another one in spec.pool, or "
+                "leave out spec.platforms."
+            )
+        if reason is Reason.NAMESPACE_LIMIT:
+            return (
+                f"Waits for another build of this namespace to end: pool {terms.name} gives it "
+                f"{terms.namespace_slots} slots at once."
+            )
+        return f"Waits for a slot of pool {terms.name}: all that could build it are taken."
+
+    def _able(self, entry: Entry) -> tuple[Worker, ...]:
+        """The workers for it, and with them, in passing, the order in which its key likes them."""
+        if entry.able is None:
+            entry.able = self.pool.able(entry.plan)
+            up = (worker.name for worker in entry.able if worker.up)
+            entry.ranking = ranked(entry.ticket.key, up)
+        return entry.able
+
+    def _grant(self) -> None:
+        while any(worker.free for worker in self.pool.workers):
+            for tickets in self._queue.heads():
+                if picked := self._pick(tickets):
+                    self._give(*picked)
+                    break
+            else:
+                return
+
+    def _pick(self, tickets: Sequence[Ticket]) -> tuple[Entry, Worker] | None:
+        """Who of a namespace goes, and where: the first, or a later one whose cache is warm.
+
+        When all slots are taken and one comes free, the first would mostly meet a worker that has
+        never seen it. Of those of the same priority the first that likes this worker goes,
+        so that a few changes of order keep nearly every build on its own worker.
+        """
+        limit = self.pool.terms.namespace_slots
+        if limit is not None and self._queue.shares.held(tickets[0].namespace) >= limit:
+            return None
+        placed = ((one, self._place(one)) for one in map(self._entry, tickets))
+        able = itertools.islice(((one, worker) for one, worker in placed if worker), AHEAD)
+        first = next(able, None)
+        if first is None or first[0].passed >= PASSES or warm(*first):
+            return first
+        same = itertools.takewhile(lambda one: one[0].priority == first[0].priority, able)
+        later = next((one for one in same if warm(*one)), None)
+        if later:
+            first[0].passed += 1
+        return later or first
+
+    def _entry(self, ticket: Ticket) -> Entry:
+        return self._entries[ticket.uid]
+
+    def _place(self, entry: Entry) -> Worker | None:
+        """The worker for it among those that have a slot now."""
+        if self._reason(entry) is Reason.PLATFORM_UNAVAILABLE:
+            return None
+        if self.pool.terms.denial(entry.ticket.namespace, entry.plan):
+            return None
+        up = {worker.name: worker for worker in self._able(entry) if worker.up}
+        loads = [Load(one.name, one.leased, one.slots) for one in up.values()]
+        name = choose(entry.ranking, loads)
+        return up[name] if name else None
+
+    def _give(self, entry: Entry, worker: Worker) -> None:
+        ticket, metrics = entry.ticket, self._metrics
+        del self._entries[ticket.uid]
+        self._queue.remove(ticket)
+        self._queue.shares.serve(ticket.namespace)
+        worker.leased += 1
+
+        def given_back(lease: Lease) -> None:
+            lease.worker.leased -= 1
+            lease.worker.idle_since = self._clock()
+            self._queue.shares.give_back(ticket.namespace)
+            metrics.slots_used.labels(self.pool.name).dec()
+            if lease.worker.retired:
+                lease.worker.nudge()
+            self._grant()
+
+        self._granted[ticket.uid] = entry, Lease(worker, given_back)
+        hit = "hit" if warm(entry, worker) else "miss"
+        metrics.affinity.labels(self.pool.name, hit).inc()
+        metrics.slots_used.labels(self.pool.name).inc()
+        waited = self._clock() - entry.since
+        metrics.queue_wait.labels(self.pool.name, ticket.namespace).observe(waited)
+        self._show(ticket.namespace)
+        entry.wake()
+
+    def _show(self, namespace: str) -> None:
+        depth = self._queue.depth(namespace)
+        self._metrics.queue_depth.labels(self.pool.name, namespace).set(depth)
+
+    def _pool_changed(self) -> None:
+        """A lease on a worker that went away before its build began is worth nothing."""
+        for uid, (entry, lease) in list(self._granted.items()):
+            if not lease.worker.up or lease.worker.retired:
+                del self._granted[uid]
+                lease.release()
+                entry.wake()
+        for entry in self._entries.values():
+            entry.reconsider()
+        self._grant()
+
+
+def warm(entry: Entry, worker: Worker) -> bool:
+    """Whether the worker is the one that the entry's key prefers to all others."""
+    return worker.name == entry.ranking[0]
+
+
+def moved(told: Waiting, reason: Reason, position: int) -> bool:
+    """Whether that is news enough to be written."""
+    if reason is not told.reason:
+        return True
+    before = told.position
+    if position <= NEAR:
+        return position != before
+    return position * 2 <= before or position >= before * 2
