@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 UV := scripts/uv
 RUN := $(UV) run --no-sync
+SUITE := single
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check matrix bench generate clean env
@@ -26,8 +27,8 @@ check: env  ## Format, lint, types, layers, generated files: at most a minute
 matrix: env  ## Say which promised rows have a passing test
 	@$(RUN) python -m tests.matrix
 
-bench: env  ## Measure builds through the operator against buildctl, in pairs
-	@$(RUN) python -m bench $(ARGS)
+bench: env  ## Measure against the direct tool: SUITE=single (in pairs) or load (a thousand at once)
+	@$(RUN) python -m bench $(SUITE) $(ARGS)
 
 generate: env  ## Write again what is generated: CRDs and protobuf modules
 	@scripts/generate

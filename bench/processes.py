@@ -25,6 +25,12 @@ def rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def peak_mb(pid: int) -> float:
+    """The most resident memory that the process ever had, in MB (10^6 bytes)."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+
+
 def find(argument: str) -> int | None:
     """The pid of the process that was started with exactly this argument."""
     for name in os.listdir(PROC):  # noqa: PTH208  # a scandir that is left early stays open

@@ -53,7 +53,8 @@ async def squashed(stack: devstack.Stack, builds: Builds, page: Page) -> None:
         counts = []
         for squash in (False, True):
             name = f"squash/{builder}:{'one' if squash else 'many'}"
-            ended = await built(stack, builds, name, {"builder": builder, "squash": squash}, STEPS)
+            spec = {**dockerfile(stack), "builder": builder, "squash": squash}
+            ended = await built(stack, builds, name, spec)
             counts.append(len(layers(stack, name)))
             page.same(
                 "status.imageDigest",

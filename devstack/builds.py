@@ -147,6 +147,11 @@ class Builds:
                 found.append(phase)
         return found
 
+    def worker(self, name: str) -> str:
+        """The worker that the build was last given to. Raises LookupError where none was seen."""
+        claims = [one.status["claim"] for one in self.history[name] if one.status.get("claim")]
+        return str(claims[-1]["worker"])
+
     def _path(self, name: str = "") -> str:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}"
         return f"{path}/{name}" if name else path

@@ -338,8 +338,8 @@ def test_kubectl_explains_every_field_and_shows_the_columns(
     kubectl("wait", "--for=condition=Complete", "ib/columns", "--timeout=30s")
     header, row = kubectl("get", "ib", "--output=wide").splitlines()
     assert header.split() == [
-        "NAME", "STATUS", "REASON", "IMAGE", "PROGRESS", "STARTED", "AGE", "DIGEST", "WORKER",
-        "ATTEMPT",
+        "NAME", "STATUS", "REASON", "IMAGE", "PROGRESS", "QUEUE", "STARTED", "AGE", "DIGEST",
+        "WORKER", "ATTEMPT",
     ]  # fmt: skip
     assert row.split()[:3] == ["columns", "Succeeded", "Succeeded"]
     assert operator.process.poll() is None

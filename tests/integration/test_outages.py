@@ -36,7 +36,7 @@ def sleeping(stack: devstack.Stack, seconds: str) -> dict[str, Any]:
 def settings(stack: devstack.Stack, namespace: str, **more: Any) -> dict[str, Any]:
     """An operator for one namespace, so that it does not meet the other tests' builds."""
     pool = {"workers": [stack.buildkit], "slots": 4}
-    return {"namespaces": [namespace], "pool": pool, **more}
+    return {"namespaces": [namespace], "pools": [pool], **more}
 
 
 async def test_a_watch_that_breaks_ends_no_build_and_misses_no_delete(

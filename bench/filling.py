@@ -1,0 +1,105 @@
+"""ImageBuilds that are over, by the thousand: what a cluster holds after months of builds."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import orjson
+
+from imagewright.api.imagebuild import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from imagewright.kube.access import load_access
+
+Body = dict[str, Any]
+NAMESPACE = "archive"
+"""Listed before `default`, so that whoever is new comes last in every list."""
+AT_ONCE = 32
+ROOT = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
+EMPTIED_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class Archive:
+    """A namespace of finished builds that grows; `session` is an admin's."""
+
+    session: aiohttp.ClientSession
+    like: Body
+    """A build that has succeeded: the spec and the status of all of them."""
+    count: int = 0
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+    async def grow(self, count: int) -> None:
+        """Have so many of them, each made as a user and an operator would: two writes."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(self.count, count):
+                tasks.create_task(self._finished(f"finished-{number:06}"))
+        self.count = max(self.count, count)
+
+    async def versions(self) -> dict[str, str]:
+        """The resourceVersion of each, by name."""
+        items = (await self._ask("GET", ROOT))["items"]
+        return {one["metadata"]["name"]: one["metadata"]["resourceVersion"] for one in items}
+
+    async def size(self) -> int:
+        """Bytes of one of them as the API server sends it."""
+        return len(orjson.dumps(await self._ask("GET", f"{ROOT}/finished-000000")))
+
+    async def empty(self) -> None:
+        """Delete all of them, and wait until they are gone. Raises TimeoutError."""
+        async with asyncio.timeout(EMPTIED_SECONDS):
+            await self._ask("DELETE", ROOT)
+            while await self.versions():
+                await asyncio.sleep(0.2)
+        self.count = 0
+
+    async def _finished(self, name: str) -> None:
+        async with self._slots:
+            body = {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "archive"}},
+                "spec": self.like["spec"],
+            }
+            await self._ask("POST", ROOT, body)
+            patch = {"status": self.like["status"]}
+            await self._ask("PATCH", f"{ROOT}/{name}/status", patch)
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Body:
+        kind = "merge-patch+json" if method == "PATCH" else "json"
+        headers = {"Content-Type": f"application/{kind}"}
+        data = None if body is None else orjson.dumps(body)
+        async with self.session.request(method, path, data=data, headers=headers) as answer:
+            content: Body = orjson.loads(await answer.read())
+        if answer.status >= HTTPStatus.BAD_REQUEST and answer.status != HTTPStatus.CONFLICT:
+            raise RuntimeError(f"{method} {path} was answered {answer.status}: {content}")
+        return content
+
+
+@asynccontextmanager
+async def archive(kubeconfig: str, like: Body) -> AsyncIterator[Archive]:
+    """An empty archive of builds like this one; emptied again at the end."""
+    access = await load_access(kubeconfig)
+    async with aiohttp.ClientSession(
+        base_url=access.server,
+        connector=aiohttp.TCPConnector(ssl=await asyncio.to_thread(access.tls), limit=AT_ONCE),
+        headers={"Authorization": await access.authorization(), "User-Agent": "imagewright"},
+    ) as session:
+        made = Archive(session, like)
+        namespace = {"metadata": {"name": NAMESPACE}}
+        await made._ask("POST", "/api/v1/namespaces", namespace)  # noqa: SLF001  # its maker
+        await made.empty()
+        try:
+            yield made
+        finally:
+            await made.empty()
+
+
+async def timed(work: Any) -> float:
+    """Seconds that something awaited took."""
+    began = time.monotonic()
+    await work
+    return time.monotonic() - began

@@ -1,0 +1,242 @@
+"""A thousand builds of ten namespaces on four workers, against as many runs of buildctl."""
+
+import argparse
+import asyncio
+import contextlib
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import eq
+from pathlib import Path
+
+import devstack
+from bench import scale
+from bench.mix import REPOSITORIES, Job, Mix
+from bench.processes import cpu_seconds, peak_mb
+from bench.single import writes_in
+from devstack.builds import Builds, Seen
+from devstack.crew import Member, crew
+from devstack.kubectl import kubectl
+from devstack.operator import OperatorProcess, start_operator
+
+WORKERS, SLOTS = 4, 2
+AT_ONCE = 16
+"""Creating clients, as many as a GitOps tool has."""
+REBUILDS = 9
+LOAD_SECONDS = 1800.0
+SINGLE = "single"
+"""The namespace of whoever has but one build while the others have a hundred each."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What a user may choose of this suite."""
+    parser.add_argument("--builds", type=int, default=1000, help="builds in each arm")
+    parser.add_argument("--finished", type=int, default=10000, help="finished objects, at most")
+
+
+async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespace) -> None:
+    """All figures, in their order."""
+    with crew(stack, WORKERS) as members, _operator(stack, members, folder) as running:
+        mix = Mix(stack, folder)
+        direct = Direct(stack, members)
+        async with _teams(stack, [*mix.namespaces, SINGLE]) as teams:
+            load = Load(stack, running, teams, mix)
+            await warm(mix, direct, members)
+            half = options.builds // 2
+            seconds = await direct.run(mix.jobs(half, "before"))
+            found = await load.run(mix.jobs(options.builds, "load"))
+            seconds += await direct.run(mix.jobs(options.builds - half, "after"))
+            affinity = await load.affinity()
+            load.leaked()
+    efficiency = seconds / found.seconds
+    print(f"{options.builds} builds: {found.seconds:.1f} s; buildctl: {seconds:.1f} s")
+    counts = sorted({0, 1000, 3000, options.finished})
+    grown = await scale.measure(stack, folder, [one for one in counts if one <= options.finished])
+    print(
+        f"bench: efficiency={efficiency:.3f} writes_per_build={found.writes:.2f} "
+        f"overtaken_max={found.overtaken} affinity={affinity:.3f} rss_mb={found.rss_mb:.1f} "
+        f"mb_per_1k={grown.mb_per_1k:.2f} cold_start_s={grown.cold_start_s:.2f} "
+        f"cpu_ms_per_build={found.cpu_ms:.1f} writes_on_finished={grown.writes_on_finished}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a load showed; `overtaken` is the most ends of others a lone build waited for."""
+
+    seconds: float
+    writes: float
+    overtaken: int
+    rss_mb: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """The direct arm: as many lanes as there are slots, each with its own worker."""
+
+    stack: devstack.Stack
+    members: Sequence[Member]
+
+    async def run(self, jobs: Iterable[Job]) -> float:
+        """Seconds that buildctl takes for all. Raises RuntimeError where one ends wrong."""
+        left = iter(jobs)
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as lanes:
+            for lane in range(WORKERS * SLOTS):
+                lanes.create_task(self._lane(self.members[lane % WORKERS], left))
+        return time.monotonic() - began
+
+    async def one(self, member: Member, job: Job) -> None:
+        """One run. Raises RuntimeError where it does not end as it should."""
+        process = await asyncio.create_subprocess_exec(
+            self.stack.binaries["buildctl"],
+            f"--addr={member.address}",
+            *job.buildctl,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        if (process.returncode == 0) != (job.right == "Succeeded"):
+            raise RuntimeError(f"{job.name} ended wrong: {said.decode()[-1000:]}")
+
+    async def _lane(self, member: Member, left: Iterator[Job]) -> None:
+        for job in left:
+            await self.one(member, job)
+
+
+async def warm(mix: Mix, direct: Direct, members: Sequence[Member]) -> None:
+    """Build every repository once on every worker, so that both arms find the same caches."""
+    jobs = [mix.job("cached", f"warm-{number}", number) for number in range(REPOSITORIES)]
+    for member in members:
+        for job in jobs:
+            await direct.one(member, job)
+
+
+@dataclass(slots=True)
+class Load:
+    """The operator's arm, and what is seen of it from outside."""
+
+    stack: devstack.Stack
+    running: OperatorProcess
+    teams: dict[str, Builds]
+    mix: Mix
+    _lone: int = 0
+
+    async def run(self, jobs: Sequence[Job]) -> Found:
+        """Create all at once, and wait until all have ended, each as it should."""
+        written, used = len(writes_in(self.stack.audit_log)), cpu_seconds(self.running.pid)
+        began = time.monotonic()
+        lone = asyncio.create_task(self._lone_builds())
+        ends = await self._ends(jobs)
+        lone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await lone
+        builds = len(jobs) + self._lone
+        return Found(
+            seconds=max(one.at for one in ends) - began,
+            writes=(len(writes_in(self.stack.audit_log)) - written) / builds,
+            overtaken=self._overtaken(),
+            rss_mb=peak_mb(self.running.pid),
+            cpu_ms=(cpu_seconds(self.running.pid) - used) * 1000 / builds,
+        )
+
+    async def affinity(self) -> float:
+        """The share of rebuilds, all asked for at once, on the worker of the first build."""
+        first = [
+            self.mix.job("changed", f"first-{number}", number) for number in range(REPOSITORIES)
+        ]
+        homes = await self._workers(first)
+        again = [
+            self.mix.job("changed", f"again-{number}", number % REPOSITORIES)
+            for number in range(REPOSITORIES * REBUILDS)
+        ]
+        found = await self._workers(again)
+        return sum(map(eq, found, homes * REBUILDS)) / len(again)
+
+    def leaked(self) -> None:
+        """Raises RuntimeError where a slot is still in use, or somebody in the queue."""
+        with urllib.request.urlopen(f"{self.running.ops}/metrics", timeout=5) as answer:  # noqa: S310
+            lines = answer.read().decode().splitlines()
+        names = ("imagebuild_slots_in_use{", "imagebuild_queue_depth{", "imagebuild_running ")
+        left = [one for one in lines if one.startswith(names) and float(one.split()[-1])]
+        if left:
+            raise RuntimeError(f"All builds have ended, and yet: {left}")
+
+    async def _workers(self, jobs: Sequence[Job]) -> list[str]:
+        """The worker on which each of these ran."""
+        await self._ends(jobs)
+        return [self.teams[job.namespace].worker(job.name) for job in jobs]
+
+    async def _ends(self, jobs: Sequence[Job]) -> list[Seen]:
+        clients = asyncio.Semaphore(AT_ONCE)
+
+        async def create(job: Job) -> None:
+            async with clients:
+                await self.teams[job.namespace].create(job.name, job.spec)
+
+        async with asyncio.TaskGroup() as created:
+            for job in jobs:
+                created.create_task(create(job))
+        ends = [
+            await self.teams[job.namespace].ended(job.name, seconds=LOAD_SECONDS) for job in jobs
+        ]
+        for job, end in zip(jobs, ends, strict=True):
+            if end.status["phase"] != job.right:
+                raise RuntimeError(f"{job.name} ended wrong: {end.status}")
+        return ends
+
+    async def _lone_builds(self) -> None:
+        """One build after another of a namespace that has no other, until cancelled."""
+        while True:
+            name = f"lone-{self._lone}"
+            await self.teams[SINGLE].create(name, self.mix.job("cached", name, 0).spec)
+            self._lone += 1
+            await self.teams[SINGLE].ended(name, seconds=LOAD_SECONDS)
+
+    def _overtaken(self) -> int:
+        """The most builds of others that ended while a lone one waited for its slot."""
+        ends = [end for team in self.teams.values() for end in map(ended, team.history.values())]
+        waits = [(version(seen[0]), started(seen)) for seen in self.teams[SINGLE].history.values()]
+        return max(sum(begin < end < until for end in ends) for begin, until in waits)
+
+
+def started(seen: Sequence[Seen]) -> int:
+    """The version of a build that first said that it runs; 0 where none did yet."""
+    return next((version(one) for one in seen if "startTime" in one.status), 0)
+
+
+def ended(seen: Sequence[Seen]) -> int:
+    """The version of a build that first said how it ended; 0 where none did yet."""
+    return next((version(one) for one in seen if "completionTime" in one.status), 0)
+
+
+def version(seen: Seen) -> int:
+    """Of the object: in etcd's order, which is that of all writes of the cluster."""
+    return int(seen.body["metadata"]["resourceVersion"])
+
+
+@contextlib.contextmanager
+def _operator(
+    stack: devstack.Stack, members: Sequence[Member], folder: Path
+) -> Iterator[OperatorProcess]:
+    pool = {"workers": [member.address for member in members], "slots": SLOTS}
+    running = start_operator(folder / "load", stack.operator_kubeconfig, pools=[pool])
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@contextlib.asynccontextmanager
+async def _teams(
+    stack: devstack.Stack, namespaces: Sequence[str]
+) -> AsyncIterator[dict[str, Builds]]:
+    """The builds of each namespace; all of them are made."""
+    async with contextlib.AsyncExitStack() as open_ones:
+        teams = {}
+        for name in namespaces:
+            await asyncio.to_thread(kubectl, stack, "create", "namespace", name)
+            teams[name] = await open_ones.enter_async_context(Builds(str(stack.kubeconfig), name))
+        yield teams
