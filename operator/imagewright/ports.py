@@ -89,6 +89,50 @@ class Tree:
     revision: str
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a worker is. The name outlives the address: a Pod that comes back has a new one."""
+
+    name: str
+    """Of the Pod; the address where there is no Pod."""
+    address: str
+    """host:port, an IPv6 host in brackets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many workers are asked for, and the version of the object that says so."""
+
+    replicas: int
+    version: str
+
+
+class WorkerSet(Protocol):
+    """Workers that are made and unmade by number: those from 0 up to the number are there.
+
+    Calls raise Unavailable where the cluster does not answer.
+    """
+
+    async def scale(self) -> Scale:
+        """How many there should be. Raises Gone."""
+        ...
+
+    async def resize(self, seen: Scale, replicas: int) -> Scale:
+        """Ask for so many; a smaller number takes away the highest.
+
+        Raises Conflict where something was written since `seen`, Gone.
+        """
+        ...
+
+    async def hold(self, ordinal: int) -> None:
+        """Ask that nobody moves this worker off its node. One that is gone is fine."""
+        ...
+
+    async def release(self, ordinal: int) -> None:
+        """Take that back. One that is gone is fine."""
+        ...
+
+
 class Keyring(Protocol):
     """The Secrets of one build, read at each call from its own namespace and kept nowhere."""
 

@@ -1,4 +1,4 @@
-"""The four requests that a build costs or may cost, over one keep-alive pool.
+"""The requests that builds and their workers cost, over one keep-alive pool.
 
 Bare aiohttp and orjson: the client library's typed calls cost 2.4 CPU-ms a build more, and a
 thread for every request (docs/decisions/0004-bare-requests-for-the-hot-path.md).
@@ -6,19 +6,23 @@ thread for every request (docs/decisions/0004-bare-requests-for-the-hot-path.md)
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import orjson
+from kubernetes.aio.config import ConfigException
 
 from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
 from imagewright.kube.access import load_access
 from imagewright.ports import Body, Conflict, Error, Gone, Rejected, Unavailable
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+SILENCE_SECONDS = 100.0
+"""A watch that says nothing for so long is dead: bookmarks come about every minute."""
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
 PAGE = 500
 PREFIX = f"/apis/{GROUP}/{VERSION}"
 
@@ -52,16 +56,40 @@ class KubeClient:
     async def list_objects(self) -> AsyncIterator[Body]:
         """Every object in view, in pages of 500."""
         for namespace in self._namespaces or ("",):
-            where = self._path(namespace)
-            token = ""
-            while True:
-                query = {"limit": str(PAGE), **({"continue": token} if token else {})}
-                page = await self._ask("GET", where, params=query)
+            async for page in self.pages(self._path(namespace), {}):
                 for body in page["items"]:
                     yield body
-                token = page["metadata"].get("continue", "")
-                if not token:
-                    break
+
+    async def pages(self, path: str, params: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
+        """A list, in pages of 500 objects."""
+        token = ""
+        while True:
+            more = {"continue": token} if token else {}
+            page = await self._ask("GET", path, params={**params, "limit": str(PAGE), **more})
+            yield page
+            token = page["metadata"].get("continue", "")
+            if not token:
+                break
+
+    async def watch(
+        self, path: str, params: Mapping[str, str]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The events of a watch, until the server ends it: it may end within one, which is lost.
+
+        Raises Unavailable where nobody answers, the connection breaks, or nothing comes for 100 s.
+        """
+        url, request = self._access.server + path, f"GET {path} (watch)"
+        headers, query = await self._who(), {**params, "watch": "1"}
+        try:
+            async with self._session.get(
+                url, params=query, headers=headers, timeout=WATCH_TIMEOUT
+            ) as answer:
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise translate(answer.status, request, await answer.read())
+                async for line in _lines(answer.content):
+                    yield _json(line, request)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"The API server broke off {request}: {error!r}.") from error
 
     async def get(self, path: str) -> dict[str, Any]:
         """The object at that path. Raises Gone."""
@@ -70,6 +98,10 @@ class KubeClient:
     async def get_object(self, namespace: str, name: str) -> Body:
         """The object. Raises Gone."""
         return await self._ask("GET", self._path(namespace, name))
+
+    async def patch(self, path: str, patch: Body) -> dict[str, Any]:
+        """Merge `patch` into the object at that path, and return it. Raises Conflict, Gone."""
+        return await self._ask("PATCH", path, patch)
 
     async def patch_status(self, namespace: str, name: str, patch: Body) -> Body:
         """Merge `patch` into the object by its status subresource. Raises Conflict, Gone."""
@@ -97,17 +129,27 @@ class KubeClient:
         """One request; an expired credential is read again, once."""
         status, content = await self._send(method, path, body, params)
         if status == HTTPStatus.UNAUTHORIZED:
-            self._access = await load_access(self._kubeconfig)
+            await self._who(anew=True)
             status, content = await self._send(method, path, body, params)
         if status >= HTTPStatus.BAD_REQUEST:
             raise translate(status, f"{method} {path}", content)
-        found: dict[str, Any] = orjson.loads(content)
-        return found
+        return _json(content, f"{method} {path}")
+
+    async def _who(self, *, anew: bool = False) -> dict[str, str]:
+        """The header that says who asks."""
+        try:
+            if anew:
+                self._access = await load_access(self._kubeconfig)
+            return {"Authorization": await self._access.authorization()}
+        except (ConfigException, OSError) as error:
+            raise Unavailable(
+                f"The credential for the API server cannot be read: {error}"
+            ) from error
 
     async def _send(
         self, method: str, path: str, body: Body | None, params: Mapping[str, str] | None
     ) -> tuple[int, bytes]:
-        headers = {"Authorization": await self._access.authorization()}
+        headers = await self._who()
         if body is not None:
             merge = "merge-patch+json" if method == "PATCH" else "json"
             headers["Content-Type"] = f"application/{merge}"
@@ -122,6 +164,26 @@ class KubeClient:
             raise Unavailable(
                 f"The API server did not answer {method} {path}: {error!r}."
             ) from error
+
+
+def _json(content: bytes, request: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = orjson.loads(content)
+    except ValueError as error:
+        start = content[:200].decode(errors="replace")
+        raise Unavailable(f"What answered {request} is no API server: {start}") from error
+    return found
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The whole lines. aiohttp's own are bounded, and an object may be longer than its bound."""
+    rest = bytearray()
+    async for some in stream.iter_any():
+        *lines, tail = some.split(b"\n")
+        for line in lines:
+            yield bytes(rest + line)
+            rest.clear()
+        rest += tail
 
 
 def translate(status: int, request: str, content: bytes) -> Error:

@@ -2,70 +2,22 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from aiohttp import web
 
 from imagewright.kube.client import KubeClient, translate
 from imagewright.ports import Conflict, Error, Gone, Rejected, Unavailable
+from tests.support.fake_api import Server, served
 
 BUILDS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
 ONE = "/apis/imagewright.dev/v1alpha1/namespaces/team/imagebuilds/one"
 
 
-class Server:
-    """Answers in turn what it is told to, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, Any]] = []
-        self.asked: list[dict[str, Any]] = []
-        self.bodies: list[Any] = []
-        self.port = 0
-
-    async def handle(self, request: web.Request) -> web.Response:
-        text = await request.text()
-        self.asked.append(
-            {
-                "line": f"{request.method} {request.path_qs}",
-                "kind": request.headers.get("Content-Type", ""),
-                "who": request.headers.get("Authorization", ""),
-            }
-        )
-        self.bodies.append(yaml.safe_load(text) if text else None)
-        status, body = self.answers.pop(0)
-        return web.json_response(body, status=status)
-
-    def config(self, folder: Path, token: str) -> Path:
-        """A kubeconfig that leads here."""
-        path = folder / "kubeconfig"
-        cluster = {"server": f"http://127.0.0.1:{self.port}"}
-        content = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": "u", "user": {"token": token}}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        }
-        path.write_text(yaml.safe_dump(content))
-        return path
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A server on a port of its own."""
-    server = Server()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.port = runner.addresses[0][1]
-    yield server
-    await runner.cleanup()
+    async with served(Server()) as server:
+        yield server
 
 
 @pytest.fixture
