@@ -168,10 +168,12 @@ class KubeClient:
 
 def _json(content: bytes, request: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = orjson.loads(content)
-    except ValueError as error:
+        found = orjson.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
         start = content[:200].decode(errors="replace")
-        raise Unavailable(f"What answered {request} is no API server: {start}") from error
+        raise Unavailable(f"What answered {request} is no API server: {start}")
     return found
 
 
