@@ -16,6 +16,9 @@ CRDS = ("imagewright.dev_buildcacheprunes.yaml", "imagewright.dev_imagebuilds.ya
 NAMESPACE = "chart-test"
 WATCHED = ("chart-team-a", "chart-team-b")
 DIGEST = "sha256:" + "a" * 64
+SERVICE = {"name": "bk", "namespace": "ci"}
+EMPTY: Mapping[str, str] = {}
+SCALED = {"statefulSet": "bk", "max": 2}
 EVERYTHING: dict[str, Any] = {
     "image": {"digest": DIGEST},
     "imagePullSecrets": [{"name": "pull"}],
@@ -32,6 +35,11 @@ EVERYTHING: dict[str, Any] = {
             "namespaceSlots": 3,
         },
         {"name": "engines", "kind": "docker", "workers": ["tcp://10.0.0.2:2376"]},
+        {
+            "name": "scaled",
+            "service": {"name": "bk", "namespace": WATCHED[0], "port": "1234"},
+            "autoscale": {"statefulSet": "bk", "min": 1, "max": 3, "idleSeconds": 60},
+        },
     ],
     "serviceAccount": {"annotations": {"example.test/role": "builder"}},
     "metrics": {"service": {"annotations": {"example.test/scrape": "true"}}},
@@ -70,6 +78,12 @@ def one_pool(**keys: Any) -> dict[str, Any]:
     """Values with one pool."""
     workers = ["tcp://buildkitd.imagewright-system.svc:1234"]
     return {"pools": [{"name": "default", "workers": workers, **keys}]}
+
+
+def service_pool(service: Mapping[str, str] = EMPTY, autoscale: Any = None) -> dict[str, Any]:
+    """Values with one pool, whose workers are behind a Service."""
+    more = {"autoscale": autoscale} if autoscale else {}
+    return {"pools": [{"name": "default", "service": dict(service), **more}]}
 
 
 class Servers(Protocol):
@@ -175,6 +189,7 @@ def test_the_chart_passes_helms_own_check(chart: Chart) -> None:
         pytest.param({}, id="default values"),
         pytest.param({"watchNamespaces": list(WATCHED)}, id="two namespaces"),
         pytest.param(EVERYTHING, id="every value set"),
+        pytest.param(service_pool({"name": "bk"}, SCALED), id="a Service"),
     ],
 )
 def test_a_real_api_server_takes_what_is_rendered(chart: Chart, values: dict[str, Any]) -> None:
@@ -194,6 +209,17 @@ def test_a_real_api_server_takes_what_is_rendered(chart: Chart, values: dict[str
         pytest.param({"replicas": 2}, "replicas", id="a key that is not there"),
         pytest.param({"pools": []}, "/pools", id="no pool"),
         pytest.param(one_pool(workers=["10.0.0.1:1"]), "/pools/0/workers/0", id="no scheme"),
+        pytest.param(one_pool(workers=[]), "/pools/0/workers", id="no address"),
+        pytest.param({"pools": [{"name": "a"}]}, "pool a needs either", id="no workers"),
+        pytest.param(one_pool(service={"name": "bk"}), "default needs either", id="both kinds"),
+        pytest.param(service_pool(), "service", id="a Service without a name"),
+        pytest.param(one_pool(autoscale=SCALED), "needs its service", id="no Service"),
+        pytest.param(
+            service_pool(SERVICE, {**SCALED, "max": 0}), "/autoscale/max", id="no worker at all"
+        ),
+        pytest.param(
+            service_pool(SERVICE, {**SCALED, "min": 3}), "autoscale.min", id="bounds the wrong way"
+        ),
         pytest.param({"image": {"digest": "abc"}}, "/image/digest", id="no digest"),
         pytest.param({"image": {"tag": "a:b"}}, "/image/tag", id="no tag"),
         pytest.param({"logFormat": "xml"}, "/logFormat", id="an unknown format"),
@@ -319,6 +345,51 @@ def test_the_rights_for_prunes_come_with_their_service_and_go_with_it(chart: Cha
     }
 
 
+def test_rights_about_workers_are_of_their_namespace_and_as_few_as_their_pool_needs(
+    chart: Chart,
+) -> None:
+    assert not of_kind(chart.documents(), "Role")
+    found = chart.documents(service_pool(SERVICE))
+    follow = {
+        "apiGroups": ["discovery.k8s.io"],
+        "resources": ["endpointslices"],
+        "verbs": ["list", "watch"],
+    }
+    assert only(found, "Role")["rules"] == [follow]
+    scaled = chart.documents(service_pool(SERVICE, SCALED))
+    role, binding = only(scaled, "Role"), only(scaled, "RoleBinding")
+    assert role["rules"] == [
+        follow,
+        {
+            "apiGroups": ["apps"],
+            "resources": ["statefulsets/scale"],
+            "resourceNames": ["bk"],
+            "verbs": ["get", "patch"],
+        },
+        {
+            "apiGroups": [""],
+            "resources": ["pods"],
+            "resourceNames": ["bk-0", "bk-1"],
+            "verbs": ["patch"],
+        },
+    ]
+    for one in (role, binding):
+        assert one["metadata"]["namespace"] == "ci"
+        assert one["metadata"]["name"] == binding["roleRef"]["name"] == "imagewright-pool-default"
+    assert binding["subjects"][0]["namespace"] == NAMESPACE
+    without = {**service_pool(SERVICE, SCALED), "rbac": {"create": False}}
+    assert not of_kind(chart.documents(without), "Role")
+
+
+def test_workers_of_a_service_stand_in_the_configuration_instead_of_addresses(
+    chart: Chart,
+) -> None:
+    documents = chart.documents(service_pool({"name": "bk"}, SCALED))
+    config = yaml.safe_load(only(documents, "ConfigMap")["data"]["config.yaml"])
+    service = {"name": "bk", "namespace": NAMESPACE, "port": "buildkit"}
+    assert config["pools"] == [{"name": "default", "service": service, "autoscale": SCALED}]
+
+
 def test_people_get_no_right_to_write_a_status(chart: Chart) -> None:
     roles = {one["metadata"]["name"]: one for one in of_kind(chart.documents(), "ClusterRole")}
     view, edit = roles["imagewright-view"], roles["imagewright-edit"]
@@ -373,7 +444,10 @@ def test_the_operator_reads_the_charts_configuration(
     assert settings.prunes
     assert settings.ops.host == "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the Pod
     given = values.get("pools", one_pool()["pools"])
-    assert [pool.workers for pool in settings.pools] == [pool["workers"] for pool in given]
+    assert [pool.workers for pool in settings.pools] == [pool.get("workers", []) for pool in given]
+    assert [pool.service is not None for pool in settings.pools] == [
+        "service" in pool for pool in given
+    ]
     assert [pool.tls is not None for pool in settings.pools] == ["tls" in pool for pool in given]
     assert [pool.namespace_slots for pool in settings.pools] == [
         pool.get("namespaceSlots") for pool in given

@@ -3,8 +3,14 @@
 pools:
   {{- range .Values.pools }}
   - name: {{ .name | quote }}
-    {{- with omit . "name" "tls" }}
+    {{- with omit . "name" "tls" "service" }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with .service }}
+    service:
+      name: {{ .name | quote }}
+      namespace: {{ .namespace | default $.Release.Namespace | quote }}
+      port: {{ .port | default "buildkit" | quote }}
     {{- end }}
     {{- if (.tls).secretName }}
     tls:
