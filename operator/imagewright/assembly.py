@@ -33,6 +33,7 @@ from imagewright.failure import engine as of_engine
 from imagewright.images.engine import EngineStore
 from imagewright.images.registry import RegistryStore
 from imagewright.metrics import Metrics
+from imagewright.pools.discovery import Opener
 from imagewright.pools.pool import Pool, Terms, Worker
 from imagewright.ports import Builder, Cache, ImageStore, Keyring, Sources
 from imagewright.settings import PoolSettings, RegistrySettings, Settings, TlsSettings
@@ -101,17 +102,29 @@ def trusted(ca: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-@asynccontextmanager
-async def pool_of(settings: PoolSettings, shared: Shared, metrics: Metrics) -> AsyncIterator[Pool]:
-    """The pool, its workers each with a warm connection of its own; closed at the end."""
+async def opener_of(settings: PoolSettings, shared: Shared) -> Opener:
+    """How the pool's workers are opened. Raises OSError where a file for TLS cannot be read."""
     if settings.registries is not None:
         tokens, access = await access_of(settings.registries)
         shared = replace(shared, access=access, tokens=tokens)
     tls = await asyncio.to_thread(read_tls, settings.tls) if settings.tls else None
+
+    async def opener(address: str) -> Worker:
+        return await open_worker(address, settings, tls, shared)
+
+    return opener
+
+
+@asynccontextmanager
+async def pool_of(settings: PoolSettings, opener: Opener, metrics: Metrics) -> AsyncIterator[Pool]:
+    """The pool, its workers each with a warm connection of its own; closed at the end.
+
+    Those behind a Service come later: see workforce.
+    """
     pool = Pool(terms_of(settings), metrics)
     try:
         for address in settings.workers:
-            pool.add(await open_worker(address, settings, tls, shared))
+            pool.add(await opener(address))
         yield pool
     finally:
         await pool.close()

@@ -17,7 +17,7 @@ import structlog
 from imagewright.api.buildcacheprune import BuildCachePrune
 from imagewright.api.crd import BUILD_CACHE_PRUNE, IMAGE_BUILD
 from imagewright.api.imagebuild import ImageBuild
-from imagewright.assembly import pool_of, shared_of
+from imagewright.assembly import opener_of, pool_of, shared_of
 from imagewright.domain.facts import Closing
 from imagewright.domain.plan import Plan
 from imagewright.domain.prune import SOURCES, Target
@@ -37,6 +37,7 @@ from imagewright.scheduler import Scheduler
 from imagewright.servers.ops import serve_ops
 from imagewright.settings import Settings
 from imagewright.watch import Sink, Watch
+from imagewright.workforce import Keeper, keepers_of
 
 log = structlog.get_logger("main")
 Half = tuple[BuildReconciler | PruneReconciler, Jobs | Prunes, WorkQueue]
@@ -67,6 +68,8 @@ class Operator:
     reconciler: BuildReconciler
     pruning: Pruning | None
     watch: Watch
+    keepers: Sequence[Keeper] = ()
+    """Of the pools whose workers come and go."""
 
     def not_ready(self) -> str:
         """Why the operator is not ready; empty where it is."""
@@ -92,9 +95,10 @@ async def run(settings: Settings) -> None:
         namespaces = tuple(settings.namespaces)
         cluster = await stack.enter_async_context(KubeClient(settings.kubeconfig, namespaces))
         shared = await stack.enter_async_context(shared_of(settings, clock))
+        openers = [await opener_of(pool, shared) for pool in settings.pools]
         pools = [
-            await stack.enter_async_context(pool_of(pool, shared, metrics))
-            for pool in settings.pools
+            await stack.enter_async_context(pool_of(pool, opener, metrics))
+            for pool, opener in zip(settings.pools, openers, strict=True)
         ]
         pruning = None
         if settings.prunes:
@@ -103,6 +107,12 @@ async def run(settings: Settings) -> None:
             caches = partial(caches_of, pools, {SOURCES: shared.cache})
             pruning = _pruning(prunes_of, caches, metrics, settings.resync_seconds)
         operator = _wired(settings, cluster, (pools, pruning), metrics)
+        lines = operator.scheduler.lines
+        operator.keepers = [
+            keeper
+            for pool, opener in zip(settings.pools, openers, strict=True)
+            for keeper in keepers_of(pool, lines[pool.name], opener, cluster)
+        ]
         address = (settings.ops.host, settings.ops.port)
         port = await stack.enter_async_context(serve_ops(address, metrics, operator.not_ready))
         log.info("Operator began", ops_port=port, pools=[pool.name for pool in pools])
@@ -178,6 +188,7 @@ async def background(operator: Operator, broken: Callable[[], None]) -> AsyncIte
             asyncio.create_task(operator.pruning.queue.run(), name="prune queue"),
             asyncio.create_task(operator.pruning.resync.run(), name="prune resync"),
         ]
+    tasks += [asyncio.ensure_future(keeper()) for keeper in operator.keepers]
     for task in tasks:
         task.add_done_callback(lambda _: broken())
     operator.watch.start()

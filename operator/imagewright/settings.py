@@ -57,6 +57,31 @@ class RegistrySettings(Part):
     """PEM of an authority that is trusted besides those of the system."""
 
 
+class ServiceSettings(Part):
+    """The Service whose ready Pods are a pool's workers."""
+
+    name: Annotated[str, Field(min_length=1)]
+    namespace: Annotated[str, Field(min_length=1)]
+    port: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] = "buildkit"
+    """Of the Pods: its name in the Service, or the number that they listen on."""
+
+
+class AutoscaleSettings(Part):
+    """A StatefulSet of a pool's workers, in their Service's namespace, that follows the work."""
+
+    stateful_set: Annotated[str, Field(min_length=1)]
+    min: Annotated[int, Field(ge=0, le=1000)] = 0
+    max: Annotated[int, Field(ge=1, le=1000)]
+    idle_seconds: Annotated[float, Field(gt=0)] = 600
+    """For so long a worker must have been idle before it goes."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max {self.max}: write a max that is not less")
+        return self
+
+
 class PoolSettings(Part):
     """Workers that build, and who may use them for what."""
 
@@ -67,6 +92,9 @@ class PoolSettings(Part):
     """What the workers are; an address that begins with docker+ is a Docker Engine anyway."""
     slots: Annotated[int, Field(ge=1, le=1000)] = 4
     workers: list[str] = []
+    service: ServiceSettings | None = None
+    """Instead of addresses: the workers come and go with its Pods."""
+    autoscale: AutoscaleSettings | None = None
     tls: TlsSettings | None = None
     platforms: list[str] = []
     networks: list[Literal["default", "none", "host"]] = ["default", "none"]
@@ -78,8 +106,10 @@ class PoolSettings(Part):
 
     @model_validator(mode="after")
     def _has_workers(self) -> Self:
-        if not self.workers:
-            raise ValueError("name its workers")
+        if bool(self.workers) == bool(self.service):
+            raise ValueError("name its workers, by addresses or by their service, not by both")
+        if self.autoscale and not self.service:
+            raise ValueError("autoscale needs the service that the new workers are found by")
         return self
 
 
@@ -132,6 +162,14 @@ class Settings(BaseSettings):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"two pools are named {twice}: give each a name of its own")
+        scaled = [
+            f"{pool.service.namespace}/{pool.autoscale.stateful_set}"
+            for pool in pools
+            if pool.service and pool.autoscale
+        ]
+        twice = next((name for name in scaled if scaled.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two pools scale the StatefulSet {twice}: leave it to one of them")
         return pools
 
     @classmethod

@@ -98,9 +98,10 @@ def worker_pods(kubectl: "Kubectl", namespace: str) -> WorkerPods:
 def worker_rights(stack: devstack.Stack, namespace: str, kubectl: Kubectl) -> None:
     """The operator has what the chart grants it for these workers, of which three may be."""
     service = {"name": NAME, "namespace": namespace}
-    pool = {"service": service, "autoscale": {"statefulSet": NAME, "max": 3}}
+    scaled = {"statefulSet": NAME, "max": 3}
+    pools = [{"name": "default", "service": service, "autoscale": scaled}]
     command = [str(stack.binaries["helm"]), "template", ACCOUNT, str(CHART)]
-    values = f"--set-json=pool={json.dumps(pool)}"
+    values = f"--set-json=pools={json.dumps(pools)}"
     text = run([*command, f"--namespace={NAMESPACE}", values])
     kinds = ("Role", "RoleBinding")
     rights = [one for one in yaml.safe_load_all(text) if one and one["kind"] in kinds]

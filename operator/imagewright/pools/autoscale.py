@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
-from imagewright.domain.autoscale import Bounds, Facts, Load, wanted
+from imagewright.domain.autoscale import Bounds, Facts, Load, Usage, ordinal_of, wanted
+from imagewright.pools.line import Line
 from imagewright.ports import Error, WorkerSet
 
 log = structlog.get_logger("autoscale")
@@ -15,7 +16,24 @@ LOOK_SECONDS = 10.0
 """Between two looks at the number that is asked for: somebody else may have changed it."""
 FIRST_PAUSE = 0.1
 """Seconds after a first failure; each further one doubles them, up to those of a look."""
+NUDGE_SECONDS = 0.1
+"""From a nudge to the look: a thousand builds that come at once are worth one look."""
 NEVER = float("-inf")
+
+
+def load_of(line: Line, stateful_set: str, most: int) -> Load:
+    """What the Pods of that set do, and how many of those that wait, `most` at most, need more.
+
+    A worker that left while it builds counts: its Pod is still there, and is not to go.
+    """
+    pool, usages = line.pool, dict[int, Usage]()
+    for worker in (*pool.workers, *pool.leaving):
+        ordinal = ordinal_of(worker.name, stateful_set)
+        if ordinal is not None:
+            before = usages.get(ordinal)
+            leased = worker.leased + (before.leased if before else 0)
+            usages[ordinal] = Usage(ordinal, leased, worker.since)
+    return Load(tuple(usages.values()), line.demand(most), pool.clock())
 
 
 class Autoscaler:
@@ -37,6 +55,13 @@ class Autoscaler:
         self._nudged = asyncio.Event()
         self._replicas = 0
         self._calm_since = self._due = NEVER
+        self._trouble = ""
+
+    def growth(self) -> str:
+        """What is done about builds that wait for a worker, in a sentence."""
+        if self._trouble:
+            return f"The pool cannot be scaled now: {self._trouble}"
+        return f"The pool is being scaled; workers asked for: {self._replicas or 'not yet'}."
 
     def nudge(self) -> None:
         """Something changed: decide anew. It costs a request only where the decision changes."""
@@ -49,11 +74,12 @@ class Autoscaler:
             try:
                 await self.once()
             except Error as error:
+                self._trouble = error.message
                 log.warning("The pool cannot be scaled now", why=error.message)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
                 pause = min(pause * 2, LOOK_SECONDS)
             else:
-                pause = FIRST_PAUSE
+                pause, self._trouble = FIRST_PAUSE, ""
                 await self._rest()
 
     async def once(self) -> None:
@@ -91,4 +117,5 @@ class Autoscaler:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._nudged.wait()
+                await asyncio.sleep(NUDGE_SECONDS)
         self._nudged.clear()

@@ -1,6 +1,7 @@
 """The line in front of one pool: who waits there, who is let in, and what they are told."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -72,6 +73,8 @@ class Line:
         self._queue = Queue()
         self._entries: dict[str, Entry] = {}
         self._granted: dict[str, tuple[Entry, Lease]] = {}
+        self.waits: Callable[[], None] = lambda: None
+        """Called whenever one comes that there is no slot for."""
         pool.changed = self._pool_changed
 
     def __contains__(self, uid: str) -> bool:
@@ -99,6 +102,22 @@ class Line:
         self._queue.add(entry.ticket)
         self._grant()
         self._show(entry.ticket.namespace)
+        if uid in self._entries:
+            self.waits()
+
+    def demand(self, most: int) -> int:
+        """For how many of those that wait more workers would be of use; no more than `most`."""
+        limit, found = self.pool.terms.namespace_slots, Counter[str]()
+        useful = 0
+        for entry in self._entries.values():
+            if useful >= most:
+                break
+            namespace = entry.ticket.namespace
+            held = self._queue.shares.held(namespace) + found[namespace]
+            if (limit is None or held < limit) and not self._shut(entry):
+                found[namespace] += 1
+                useful += 1
+        return useful
 
     def turn(self, uid: str) -> Turn | None:
         """How the build stands; None where it never asked, or has taken its lease."""
@@ -218,25 +237,32 @@ class Line:
 
     def _place(self, entry: Entry) -> Worker | None:
         """The worker for it among those that have a slot now."""
-        if self._reason(entry) is Reason.PLATFORM_UNAVAILABLE:
-            return None
-        if self.pool.terms.denial(entry.ticket.namespace, entry.plan):
+        if self._shut(entry):
             return None
         up = {worker.name: worker for worker in self._able(entry) if worker.up}
         loads = [Load(one.name, one.leased, one.slots) for one in up.values()]
         name = choose(entry.ranking, loads)
         return up[name] if name else None
 
+    def _shut(self, entry: Entry) -> bool:
+        """Whether no worker of the pool is for it, however many there are."""
+        terms, plan = self.pool.terms, entry.plan
+        elsewhere = terms.platforms and not covers(terms.platforms, plan.platforms)
+        return bool(elsewhere or terms.denial(entry.ticket.namespace, plan))
+
     def _give(self, entry: Entry, worker: Worker) -> None:
         ticket, metrics = entry.ticket, self._metrics
         del self._entries[ticket.uid]
         self._queue.remove(ticket)
         self._queue.shares.serve(ticket.namespace)
+        if not worker.leased:
+            worker.since = self._clock()
         worker.leased += 1
 
         def given_back(lease: Lease) -> None:
             lease.worker.leased -= 1
-            lease.worker.idle_since = self._clock()
+            if not lease.worker.leased:
+                lease.worker.since = self._clock()
             self._queue.shares.give_back(ticket.namespace)
             metrics.slots_used.labels(self.pool.name).dec()
             if lease.worker.retired:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -41,8 +42,8 @@ class Worker:
     platforms: frozenset[str] = frozenset()
     up: bool = False
     leased: int = 0
-    idle_since: float = 0.0
-    """When the last lease was given back, by the scheduler's clock."""
+    since: float = 0.0
+    """When the first slot was leased, or the last one given back, or the pool took it in."""
     trouble: str = ""
     retired: bool = False
     """It is not of the pool any more; what runs there may end."""
@@ -93,11 +94,18 @@ class Terms:
 
 
 class Pool:
-    """Workers and their health. `changed` is called whenever one comes or goes."""
+    """Workers and their health. `changed` is called whenever one comes or goes.
 
-    def __init__(self, terms: Terms, metrics: Metrics) -> None:
-        self.terms = terms
+    `growth` says in a sentence what is done about workers that are missing; empty where nothing
+    is. `clock` gives seconds that never go back.
+    """
+
+    def __init__(
+        self, terms: Terms, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.terms, self.clock = terms, clock
         self.changed: Callable[[], None] = lambda: None
+        self.growth: Callable[[], str] = lambda: ""
         self._workers: dict[str, Worker] = {}
         self._tasks: dict[asyncio.Task[None], Worker] = {}
         self._metrics = metrics
@@ -112,9 +120,15 @@ class Pool:
         """Those that builds may be given to, whether they answer now or not."""
         return tuple(self._workers.values())
 
+    @property
+    def leaving(self) -> tuple[Worker, ...]:
+        """Those that were retired, and still build."""
+        return tuple(one for one in self._tasks.values() if one.retired and one.leased)
+
     def add(self, worker: Worker) -> None:
         """Take the worker in, instead of one of its name, and look after it from now on."""
         self.retire(worker.name)
+        worker.since = self.clock()
         self._workers[worker.name] = worker
         task = asyncio.create_task(self._look_after(worker), name=f"worker {worker.name}")
         self._tasks[task] = worker
@@ -128,6 +142,22 @@ class Pool:
             worker.nudge()
             log.info("Worker left", pool=self.name, worker=name, leased=worker.leased)
             self._tell()
+
+    def recall(self, name: str, address: str) -> bool:
+        """Take back a worker that was retired and still builds; False where there is none.
+
+        Opened a second time, the same daemon would be given more builds than it has slots.
+        """
+        worker = next(
+            (one for one in self.leaving if (one.name, one.address) == (name, address)), None
+        )
+        if worker is None:
+            return False
+        self._workers[name] = worker
+        worker.retired = False
+        worker.nudge()
+        self._tell()
+        return True
 
     async def close(self) -> None:
         """End the looks, and the connections to all workers."""
@@ -161,10 +191,16 @@ class Pool:
         """Why none of these workers answers, in a sentence; empty where one does."""
         if any(worker.up for worker in asked):
             return ""
+        growth = f" {self.growth()}".rstrip()
         if not asked:
-            return f"Pool {self.name} has no worker now; it begins by itself when one comes."
+            return (
+                f"Pool {self.name} has no worker now; it begins by itself when one comes.{growth}"
+            )
         told = "; ".join(f"{one.name}: {one.trouble or 'not asked yet'}" for one in asked)
-        return f"No worker of pool {self.name} answers; it begins by itself when one does. {told}."
+        return (
+            f"No worker of pool {self.name} answers; it begins by itself when one does. "
+            f"{told}.{growth}"
+        )
 
     async def _look_after(self, worker: Worker) -> None:
         pause = RETRY_SECONDS[0]
