@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.rows",
     "tests.support.stack",
     "tests.support.worker_pods",
+    "tests.support.worker_player",
     "tests.support.pruning",
     "tests.support.engines",
     "tests.support.filetree",

@@ -14,7 +14,7 @@ import devstack
 from devstack.identity import ACCOUNT, CHART, NAMESPACE, run
 from tests.support.stack import Kubectl
 
-NAME, PORT = "bk", "buildkit"
+NAME, PORT, PORT_NUMBER = "bk", "buildkit", 1234
 GRANTED_SECONDS = 10.0
 LABELS = {"app": NAME}
 CONTAINER = {"name": "buildkitd", "image": "registry.example/buildkit"}
@@ -46,17 +46,23 @@ class WorkerPods:
         body = {"spec": {"containers": [CONTAINER]}}
         self._apply("v1", "Pod", f"{NAME}-{ordinal}", body)
 
-    def tell(self, name: str, conditions: dict[int, dict[str, Any]]) -> None:
+    def remove_pod(self, ordinal: int) -> None:
+        """Delete the Pod."""
+        self._kubectl("delete", "pod", f"{NAME}-{ordinal}")
+
+    def tell(
+        self, name: str, conditions: dict[int, dict[str, Any]], address: str = "10.0.0.{}"
+    ) -> None:
         """Write an EndpointSlice of the Pods with these numbers, each with its conditions."""
         entries = [
             {
-                "addresses": [f"10.0.0.{ordinal}"],
+                "addresses": [address.format(ordinal)],
                 "conditions": told,
                 "targetRef": {"kind": "Pod", "name": f"{NAME}-{ordinal}"},
             }
             for ordinal, told in conditions.items()
         ]
-        ports = [{"name": PORT, "port": 1234}]
+        ports = [{"name": PORT, "port": PORT_NUMBER}]
         body = {"addressType": "IPv4", "ports": ports, "endpoints": entries}
         self._apply("discovery.k8s.io/v1", "EndpointSlice", name, body)
 

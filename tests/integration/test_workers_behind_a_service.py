@@ -1,0 +1,112 @@
+"""The operator over workers that come and go: real daemons, one process, one API server."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import devstack
+from bench.processes import alive, appeared
+from devstack.builds import Builds, condition
+from devstack.operator import OperatorProcess, start_operator
+from imagewright.kube.scale import HOLD
+from tests.support.worker_player import WorkerPlayer
+
+HELLO = {"source": {"inline": {"files": {"Dockerfile": "FROM scratch\nLABEL a=b\n"}}}}
+_numbers = itertools.count(810_001)
+pytestmark = [pytest.mark.usefixtures("worker_rights"), pytest.mark.timeout(180)]
+
+
+def sleeping(stack: devstack.Stack, seconds: str) -> dict[str, Any]:
+    """A spec whose one step sleeps."""
+    text = f"FROM {stack.base_image}\nRUN sleep {seconds}\n"
+    return {"source": {"inline": {"files": {"Dockerfile": text}}}, "cache": {"noCache": True}}
+
+
+@asynccontextmanager
+async def operating(
+    stack: devstack.Stack, folder: Path, namespace: str, **pool: Any
+) -> AsyncIterator[OperatorProcess]:
+    """An operator of its own, over the Pods behind the Service bk."""
+    pool = {"service": {"name": "bk", "namespace": namespace}, **pool}
+    given = {"namespaces": [namespace], "prunes": False, "pools": [pool]}
+    running = await asyncio.to_thread(start_operator, folder, stack.operator_kubeconfig, **given)
+    try:
+        yield running
+    finally:
+        await asyncio.to_thread(running.stop)
+
+
+async def becomes(look: Callable[[], object], expected: object) -> None:
+    """Wait until that is what is seen. Raises TimeoutError."""
+    async with asyncio.timeout(30):
+        while await asyncio.to_thread(look) != expected:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_pool_grows_from_nothing_for_a_build_and_is_nothing_again(
+    stack: devstack.Stack, builds: Builds, player: WorkerPlayer, tmp_path: Path
+) -> None:
+    autoscale = {"statefulSet": "bk", "max": 2, "idleSeconds": 1}
+    async with (
+        player.following(),
+        operating(stack, tmp_path, builds.namespace, slots=1, autoscale=autoscale),
+    ):
+        # Long enough for the second look of those that hold what builds.
+        first = sleeping(stack, "12.0625")
+        await builds.create("first", first)
+        waits = await builds.phase("first", "Pending")
+        assert condition(waits.body, "Succeeded")["reason"] == "NoWorker"
+        assert waits.status["queue"]["reason"] == "NoWorker"
+        assert "being scaled" in condition(waits.body, "Succeeded")["message"]
+        await builds.phase("first", "Running")
+        await becomes(lambda: player.pods.annotations(0).get(HOLD), "false")
+        assert (await builds.ended("first")).status["phase"] == "Succeeded"
+        await player.empty()
+        for name in ("a", "b", "c"):
+            await builds.create(name, sleeping(stack, "2.0625"))
+        for name in ("a", "b", "c"):
+            ended = await builds.ended(name)
+            assert (ended.status["phase"], ended.status["attempt"]) == ("Succeeded", 1)
+        await player.empty()
+        assert player.most == 2
+
+
+async def test_a_worker_that_leaves_is_not_cut_and_one_that_is_back_is_used_at_once(
+    stack: devstack.Stack,
+    builds: Builds,
+    player: WorkerPlayer,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    await asyncio.to_thread(player.start, 0)
+    seconds = f"8.{next(_numbers)}"
+    async with operating(stack, tmp_path, builds.namespace, slots=2):
+        await builds.create("long", sleeping(stack, seconds))
+        pid = await appeared(seconds)
+        await asyncio.to_thread(player.leave, 0)
+        await asyncio.to_thread(player.pods.make_pod, 1)
+        await builds.create("next", HELLO)
+        waits = await builds.phase("next", "Pending")
+        assert condition(waits.body, "Succeeded")["reason"] == "NoWorker"
+        assert alive(pid)
+        ended = await builds.ended("long")
+        assert (ended.status["phase"], ended.status["attempt"]) == ("Succeeded", 1)
+        assert builds.phases("next") == ["Pending"]
+        for back in ("same", "moved"):
+            if back == "moved":
+                await asyncio.to_thread(player.stop, 0)
+                await builds.create("next-moved", HELLO)
+                await builds.phase("next-moved", "Pending")
+                await asyncio.to_thread(player.start, 0)
+            else:
+                await asyncio.to_thread(player.come, 0)
+            told = asyncio.get_running_loop().time()
+            name = "next" if back == "same" else "next-moved"
+            running = await builds.phase(name, "Running")
+            record_property(f"seconds_until_used_{back}", running.at - told)
+            assert (await builds.ended(name)).status["phase"] == "Succeeded"
