@@ -6,6 +6,7 @@ A Pod is a real buildkitd at an address of its own, which a Pod that comes back 
 import asyncio
 import random
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ class Pod:
 
     address: str
     server: Server
+    told: float = 0.0
+    """When it was told of last, in seconds of the monotonic clock: before the API server knew."""
 
 
 @dataclass(slots=True)
@@ -74,7 +77,9 @@ class WorkerPlayer:
 
     def come(self, ordinal: int) -> None:
         """Tell of a Pod that runs."""
-        self.pods.tell(f"{NAME}-{ordinal}", {ordinal: READY}, self.running[ordinal].address)
+        pod = self.running[ordinal]
+        pod.told = time.monotonic()
+        self.pods.tell(f"{NAME}-{ordinal}", {ordinal: READY}, pod.address)
 
     def leave(self, ordinal: int) -> None:
         """Tell no more of a Pod, which goes on."""
