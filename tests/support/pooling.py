@@ -1,5 +1,6 @@
 """A pool whose workers nobody looks after, and those that wait for its slots."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,14 @@ from tests.support.parts import a_backend
 PLAIN = Plan(Inline())
 
 
-def a_pool(*workers: Worker, metrics: Metrics | None = None, **terms: Any) -> Pool:
+def a_pool(
+    *workers: Worker,
+    metrics: Metrics | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **terms: Any,
+) -> Pool:
     """A pool named default of these workers, which are as the test says they are."""
-    pool = Pool(Terms(**{"name": "default", **terms}), metrics or Metrics())
+    pool = Pool(Terms(**{"name": "default", **terms}), metrics or Metrics(), clock)
     pool._workers = {worker.name: worker for worker in workers}
     return pool
 

@@ -8,6 +8,9 @@ from imagewright.kube.client import translate
 from imagewright.ports import Conflict, Gone, Rejected, Unavailable
 from imagewright.settings import SettingsError, load_settings
 
+SERVICE = "service: {name: bk, namespace: ci}"
+SCALED = "autoscale: {statefulSet: bk, max: 2}"
+
 
 @pytest.mark.parametrize(
     ("status", "kind"),
@@ -58,6 +61,30 @@ def test_settings_come_from_the_file_and_the_environment_wins(
             "line 1: pools: Value error, two pools are named default: give each a name of its own",
         ),
         (
+            "pools:\n- workers: [a]\n  service: {name: bk, namespace: ci}\n",
+            "line 2: pools.0: Value error, name its workers, by addresses or by their service",
+        ),
+        (
+            "pools:\n- service:\n    name: bk\n",
+            "line 2: pools.0.service.namespace: Field required",
+        ),
+        (
+            "pools:\n- workers: [a]\n  autoscale: {statefulSet: bk, max: 2}\n",
+            "line 2: pools.0: Value error, autoscale needs the service that the new workers",
+        ),
+        (
+            "pools:\n- service: {name: bk, namespace: ci}\n  autoscale:\n    max: 0\n",
+            "line 4: pools.0.autoscale.max: Input should be greater than or equal to 1",
+        ),
+        (
+            f"pools:\n- {SERVICE}\n  autoscale: {{statefulSet: bk, min: 3, max: 2}}\n",
+            "line 3: pools.0.autoscale: Value error, min is 3 and max 2: write a max that is not",
+        ),
+        (
+            f"pools:\n- {SERVICE}\n  {SCALED}\n- name: two\n  {SERVICE}\n  {SCALED}\n",
+            "line 1: pools: Value error, two pools scale the StatefulSet ci/bk: leave it to one",
+        ),
+        (
             "pools:\n- workers: [a]\n  tls:\n    cert: /x\n",
             "line 3: pools.0.tls.ca: Field required",
         ),
@@ -76,6 +103,23 @@ def test_wrong_settings_are_named_by_their_key(tmp_path: Path, text: str, senten
         load_settings(path)
     assert sentence in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_pool_may_be_the_pods_of_a_service_with_their_port_by_name_or_number(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"pools:\n- {SERVICE}\n  {SCALED}\n")
+    (pool,) = load_settings(path).pools
+    assert pool.service is not None
+    assert pool.autoscale is not None
+    assert (pool.workers, pool.service.port) == ([], "buildkit")
+    assert (pool.autoscale.min, pool.autoscale.idle_seconds) == (0, 600)
+    path.write_text("pools:\n- service: {name: bk, namespace: ci, port: 1234}\n")
+    (pool,) = load_settings(path).pools
+    assert pool.service is not None
+    assert pool.service.port == "1234"
+    assert pool.autoscale is None
 
 
 def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:

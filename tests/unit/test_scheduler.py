@@ -1,5 +1,7 @@
 """The lines in front of the pools: who is let in where, and what those are told who wait."""
 
+from typing import Any
+
 import pytest
 
 from imagewright.api.reason import Reason
@@ -20,7 +22,7 @@ OF_CLASSIC = Plan(Inline(), builder=CLASSIC)
 class Desk:
     """A scheduler over one pool, whose clock stands until it is moved, and who was woken."""
 
-    def __init__(self, *slots: int, **terms: object) -> None:
+    def __init__(self, *slots: int, **terms: Any) -> None:
         self.now, self.woken, self.metrics = 0.0, list[str](), Metrics()
         self.workers = [a_worker(f"w{number}", count) for number, count in enumerate(slots)]
         self.pool = a_pool(*self.workers, metrics=self.metrics, **terms)
