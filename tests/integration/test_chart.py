@@ -1,5 +1,6 @@
 """The Helm chart: what it renders, what it refuses, and that a real API server takes it."""
 
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,6 +124,15 @@ class Chart:
     def documents(self, values: dict[str, Any] | None = None) -> Documents:
         """The manifests as objects."""
         return [one for one in yaml.safe_load_all(self.render(values)) if one]
+
+    def notes(self, values: dict[str, Any]) -> str:
+        """What `helm install` says at its end."""
+        self._values.write_text(yaml.safe_dump(values))
+        arguments = ["install", "imagewright", str(CHART), "--namespace", NAMESPACE]
+        more = ["--dry-run=client", "--hide-secret", "--values", str(self._values)]
+        answer = self._run("helm", *arguments, *more)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.rpartition("NOTES:")[2]
 
     def lint(self) -> subprocess.CompletedProcess[str]:
         """`helm lint`, in which warnings are errors."""
@@ -452,6 +462,41 @@ def test_the_operator_reads_the_charts_configuration(
     assert [pool.namespace_slots for pool in settings.pools] == [
         pool.get("namespaceSlots") for pool in given
     ]
+
+
+def blocks(kind: str) -> list[str]:
+    """The YAML that the users' page on pools shows of this kind."""
+    page = (ROOT / "docs" / "pools.md").read_text()
+    return re.findall(rf"^```yaml\n# {kind}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def test_the_users_page_shows_values_and_objects_that_are_taken(
+    chart: Chart, tmp_path: Path
+) -> None:
+    path, seen = tmp_path / "config.yaml", []
+    for text in blocks("values"):
+        documents = chart.documents(yaml.safe_load(text))
+        path.write_text(only(documents, "ConfigMap")["data"]["config.yaml"])
+        seen += [pool.name for pool in load_settings(path).pools]
+    assert seen == ["default", "arm", "engines", "default"]
+    chart.kubectl("create", "namespace", "ci")
+    found = [one for text in blocks("objects") for one in yaml.safe_load_all(text)]
+    for one in found:
+        # The kinds of others are not served here.
+        if not one["apiVersion"].startswith("keda.sh/"):
+            text = yaml.safe_dump(one)
+            answer = chart.kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)
+            assert answer.returncode == 0, answer.stderr
+    assert {one["kind"] for one in found} == {"Service", "StatefulSet", "ScaledObject"}
+
+
+def test_the_notes_say_where_each_pools_workers_are(chart: Chart) -> None:
+    said = chart.notes(EVERYTHING)
+    for line in (
+        "Workers of pool default: tcp://10.0.0.1:1234, unix:///run/buildkit/buildkitd.sock",
+        f"Workers of pool scaled: the Pods of Service bk in {WATCHED[0]}, from 1 to 3 of",
+    ):
+        assert line in said
 
 
 def test_one_operator_runs_at_a_time_with_the_configuration_mounted(chart: Chart) -> None:

@@ -87,7 +87,7 @@ async def test_a_worker_that_leaves_is_not_cut_and_one_that_is_back_is_used_at_o
         assert (await builds.ended(name)).status["phase"] == "Succeeded"
 
     await asyncio.to_thread(player.start, 0)
-    seconds = f"8.{next(_numbers)}"
+    seconds = f"10.{next(_numbers)}"
     async with operating(stack, tmp_path, builds.namespace, slots=2):
         await builds.create("long", sleeping(stack, seconds))
         pid = await appeared(seconds)

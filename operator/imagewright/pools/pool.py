@@ -109,6 +109,10 @@ class Pool:
         self._workers: dict[str, Worker] = {}
         self._tasks: dict[asyncio.Task[None], Worker] = {}
         self._metrics = metrics
+        # A pool that has no worker yet says so: whoever scales by these must not miss them.
+        metrics.workers.labels(terms.name).set(0)
+        metrics.slots.labels(terms.name).set(0)
+        metrics.slots_used.labels(terms.name).set(0)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from imagewright.domain.autoscale import Bounds, Load, Usage
 from imagewright.domain.facts import Granted, Waiting
@@ -28,10 +29,10 @@ class Scene:
     """The number of workers is what was asked for, as soon as `appear` is called."""
 
     def __init__(self, **terms: Any) -> None:
-        self.now, self.workers = 0.0, FakeWorkerSet()
+        self.now, self.workers, self.metrics = 0.0, FakeWorkerSet(), Metrics()
         self.found: asyncio.Queue[frozenset[Endpoint]] = asyncio.Queue()
-        self.pool = a_pool(clock=self.clock, **terms)
-        self.line = Line(self.pool, self.clock, Metrics())
+        self.pool = a_pool(metrics=self.metrics, clock=self.clock, **terms)
+        self.line = Line(self.pool, self.clock, self.metrics)
         self.discovery = Discovery(self.pool, self.open, "bk")
         self.scaler = Autoscaler(self.workers, self.load, self.discovery.limit, BOUNDS)
         self.line.waits, self.pool.growth = self.scaler.nudge, self.scaler.growth
@@ -162,6 +163,18 @@ async def test_why_the_pool_cannot_be_scaled_is_told_to_those_who_wait(scene: Sc
     assert "cannot be scaled now: The API server refused it (403)." in turn.message
     scaling.cancel()
     await asyncio.wait([scaling])
+
+
+def test_a_pool_shows_what_others_scale_by_before_it_has_a_worker(scene: Scene) -> None:
+    scene.enter("a")
+    shown = generate_latest(scene.metrics.registry).decode().splitlines()
+    for line in (
+        'imagebuild_queue_depth{namespace="team",pool="default"} 1.0',
+        'imagebuild_slots{pool="default"} 0.0',
+        'imagebuild_slots_in_use{pool="default"} 0.0',
+        'imagebuild_workers_up{pool="default"} 0.0',
+    ):
+        assert line in shown
 
 
 HOST = Plan(Inline(), sandbox=Sandbox(network="host"))
