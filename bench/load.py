@@ -7,7 +7,6 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import eq
 from pathlib import Path
 
 import devstack
@@ -153,7 +152,8 @@ class Load:
             for number in range(REPOSITORIES * REBUILDS)
         ]
         found = await self._workers(again)
-        return sum(map(eq, found, homes * REBUILDS)) / len(again)
+        met = zip(found, homes * REBUILDS, strict=True)
+        return sum(one == home for one, home in met) / len(again)
 
     def leaked(self) -> None:
         """Raises RuntimeError where a slot is still in use, or somebody in the queue."""
