@@ -3,9 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+import itertools
 import time
-import urllib.request
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +47,16 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
             found = await load.run(mix.jobs(options.builds, "load"))
             seconds += await direct.run(mix.jobs(options.builds - half, "after"))
             affinity = await load.affinity()
-            load.leaked()
+            overtaken = await load.overtaken(mix.crowd(options.builds // 4, "crowd"))
+            if left := left_over(running.metrics()):
+                raise RuntimeError(f"All builds have ended, and yet: {left}")
     efficiency = seconds / found.seconds
     print(f"{options.builds} builds: {found.seconds:.1f} s; buildctl: {seconds:.1f} s")
     counts = sorted({0, 1000, 3000, options.finished})
     grown = await scale.measure(stack, folder, [one for one in counts if one <= options.finished])
     print(
         f"bench: efficiency={efficiency:.3f} writes_per_build={found.writes:.2f} "
-        f"overtaken_max={found.overtaken} affinity={affinity:.3f} rss_mb={found.rss_mb:.1f} "
+        f"overtaken_max={overtaken} affinity={affinity:.3f} rss_mb={found.rss_mb:.1f} "
         f"mb_per_1k={grown.mb_per_1k:.2f} cold_start_s={grown.cold_start_s:.2f} "
         f"cpu_ms_per_build={found.cpu_ms:.1f} writes_on_finished={grown.writes_on_finished}"
     )
@@ -62,11 +64,10 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a load showed; `overtaken` is the most ends of others a lone build waited for."""
+    """What a load showed; writes and CPU are for each build."""
 
     seconds: float
     writes: float
-    overtaken: int
     rss_mb: float
     cpu_ms: float
 
@@ -121,50 +122,56 @@ class Load:
     running: OperatorProcess
     teams: dict[str, Builds]
     mix: Mix
-    _lone: int = 0
 
     async def run(self, jobs: Sequence[Job]) -> Found:
         """Create all at once, and wait until all have ended, each as it should."""
         written, used = len(writes_in(self.stack.audit_log)), cpu_seconds(self.running.pid)
         began = time.monotonic()
-        lone = asyncio.create_task(self._lone_builds())
         ends = await self._ends(jobs)
+        return Found(
+            seconds=max(one.at for one in ends) - began,
+            writes=(len(writes_in(self.stack.audit_log)) - written) / len(jobs),
+            rss_mb=peak_mb(self.running.pid),
+            cpu_ms=(cpu_seconds(self.running.pid) - used) * 1000 / len(jobs),
+        )
+
+    async def overtaken(self, jobs: Sequence[Job]) -> int:
+        """The most of these, queued by one namespace, that end before another's only build begins.
+
+        The other one applies a build as soon as its last one has ended, for as long as that takes.
+        """
+        lone = asyncio.create_task(self._lone_builds())
+        await self._ends(jobs)
         lone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await lone
-        builds = len(jobs) + self._lone
-        return Found(
-            seconds=max(one.at for one in ends) - began,
-            writes=(len(writes_in(self.stack.audit_log)) - written) / builds,
-            overtaken=self._overtaken(),
-            rss_mb=peak_mb(self.running.pid),
-            cpu_ms=(cpu_seconds(self.running.pid) - used) * 1000 / builds,
-        )
+        crowd = self.teams[jobs[0].namespace].history
+        ends = [ended(crowd[job.name]) for job in jobs]
+        waits = [(version(seen[0]), started(seen)) for seen in self.teams[SINGLE].history.values()]
+        return max(sum(begin < end < until for end in ends) for begin, until in waits)
 
     async def affinity(self) -> float:
-        """The share of rebuilds, all asked for at once, on the worker of the first build."""
-        first = [
-            self.mix.job("changed", f"first-{number}", number) for number in range(REPOSITORIES)
-        ]
-        homes = await self._workers(first)
-        again = [
-            self.mix.job("changed", f"again-{number}", number % REPOSITORIES)
-            for number in range(REPOSITORIES * REBUILDS)
-        ]
-        found = await self._workers(again)
-        met = zip(found, homes * REBUILDS, strict=True)
-        return sum(one == home for one, home in met) / len(again)
+        """The share of rebuilds, all asked for at once, on a worker that has the image's cache."""
+        homes = [{one} for one in await self.workers(self.mix.rebuilds(1, "first"))]
+        hits = await self.rebuilt(REBUILDS, "again", homes)
+        return sum(hits) / len(hits)
 
-    def leaked(self) -> None:
-        """Raises RuntimeError where a slot is still in use, or somebody in the queue."""
-        with urllib.request.urlopen(f"{self.running.ops}/metrics", timeout=5) as answer:  # noqa: S310
-            lines = answer.read().decode().splitlines()
-        names = ("imagebuild_slots_in_use{", "imagebuild_queue_depth{", "imagebuild_running ")
-        left = [one for one in lines if one.startswith(names) and float(one.split()[-1])]
-        if left:
-            raise RuntimeError(f"All builds have ended, and yet: {left}")
+    async def rebuilt(self, times: int, title: str, homes: Sequence[set[str]]) -> list[bool]:
+        """Whether each of so many rebuilds met a worker that had built its image before.
 
-    async def _workers(self, jobs: Sequence[Job]) -> list[str]:
+        `homes` are the workers of each image, and grow by those that build it now.
+        """
+        jobs = self.mix.rebuilds(times, title)
+        found = await self.workers(jobs)
+        begun = [started(self.teams[job.namespace].history[job.name]) for job in jobs]
+        hits = [False] * len(jobs)
+        for number in sorted(range(len(jobs)), key=begun.__getitem__):
+            known = homes[number % REPOSITORIES]
+            hits[number] = found[number] in known
+            known.add(found[number])
+        return hits
+
+    async def workers(self, jobs: Sequence[Job]) -> list[str]:
         """The worker on which each of these ran."""
         await self._ends(jobs)
         return [self.teams[job.namespace].worker(job.name) for job in jobs]
@@ -189,17 +196,16 @@ class Load:
 
     async def _lone_builds(self) -> None:
         """One build after another of a namespace that has no other, until cancelled."""
-        while True:
-            name = f"lone-{self._lone}"
+        for number in itertools.count():
+            name = f"lone-{number}"
             await self.teams[SINGLE].create(name, self.mix.job("cached", name, 0).spec)
-            self._lone += 1
             await self.teams[SINGLE].ended(name, seconds=LOAD_SECONDS)
 
-    def _overtaken(self) -> int:
-        """The most builds of others that ended while a lone one waited for its slot."""
-        ends = [end for team in self.teams.values() for end in map(ended, team.history.values())]
-        waits = [(version(seen[0]), started(seen)) for seen in self.teams[SINGLE].history.values()]
-        return max(sum(begin < end < until for end in ends) for begin, until in waits)
+
+def left_over(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What an operator that has no work should not have: slots in use, builds that wait or run."""
+    names = ("imagebuild_slots_in_use{", "imagebuild_queue_depth{", "imagebuild_running")
+    return {one: value for one, value in metrics.items() if value and one.startswith(names)}
 
 
 def started(seen: Sequence[Seen]) -> int:

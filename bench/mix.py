@@ -47,6 +47,17 @@ class Mix:
             for number, kind in enumerate(kinds)
         ]
 
+    def rebuilds(self, times: int, title: str) -> list[Job]:
+        """So many builds of every repository, each with something changed."""
+        return [
+            self.job("changed", f"{title}-{number}", number % REPOSITORIES)
+            for number in range(times * REPOSITORIES)
+        ]
+
+    def crowd(self, count: int, title: str) -> list[Job]:
+        """So many builds of one namespace."""
+        return [self.job("cached", f"{title}-{number}", 0) for number in range(count)]
+
     def job(self, kind: str, name: str, repository: int) -> Job:
         """One build of this kind and repository; all but the cached ones are new by their name."""
         files = self._files(kind, name)

@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import statistics
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +175,4 @@ def _written_versions(builds: Builds, name: str) -> set[str]:
 
 def _status_writes(running: OperatorProcess) -> float:
     """All status writes of this process so far, those that met a conflict left out."""
-    with urllib.request.urlopen(f"{running.ops}/metrics", timeout=5) as answer:  # noqa: S310
-        lines = answer.read().decode().splitlines()
-    wanted = 'imagebuild_status_writes_total{result="written"}'
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(wanted))
+    return running.metrics()['imagebuild_status_writes_total{result="written"}']

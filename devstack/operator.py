@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ class OperatorProcess:
         """The log's lines; the one that is being written is not read yet."""
         whole = self.log.read_text().split("\n")[:-1]
         return [json.loads(line) for line in whole if line[:1] == "{"]
+
+    def metrics(self) -> dict[str, float]:
+        """What it counts: the value of each series, named as in the exposition format."""
+        with urllib.request.urlopen(f"{self.ops}/metrics", timeout=5) as answer:  # noqa: S310
+            lines = answer.read().decode().splitlines()
+        told = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {series: float(value) for series, _, value in told}
 
 
 def start_operator(directory: Path, kubeconfig: Path | str, **settings: Any) -> OperatorProcess:

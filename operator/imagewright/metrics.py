@@ -45,7 +45,7 @@ class Metrics:
         )
         self.affinity = Counter(
             "imagebuild_affinity",
-            "Slots by whether they were on the worker that the build's key prefers.",
+            "Slots by whether their worker (hit), only others (miss) or none (new) had the key.",
             ["pool", "result"],
             registry=registry,
         )

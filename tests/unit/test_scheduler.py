@@ -10,7 +10,7 @@ from imagewright.domain.affinity import ranked
 from imagewright.domain.facts import Entered, Granted, Refused, Waiting
 from imagewright.domain.plan import CLASSIC, Inline, Plan, Sandbox
 from imagewright.metrics import Metrics
-from imagewright.pools.line import CHANGES, TOLD_SECONDS
+from imagewright.pools.line import CHANGES, FIRST, TOLD_SECONDS
 from imagewright.pools.pool import Worker
 from imagewright.scheduler import Scheduler
 from tests.support.parts import a_backend
@@ -279,28 +279,28 @@ def test_nobody_is_passed_over_for_ever() -> None:
 
 def test_those_who_wait_are_told_once_and_then_only_of_real_steps_now_and_then() -> None:
     desk = Desk(1)
-    for number in range(60):
+    for number in range(40):
         desk.enter(f"{number:02}")
-    assert desk.scheduler.turn("59") == Entered()
+    assert desk.scheduler.turn("39") == Entered()
     desk.tell()
-    assert desk.told("59") == (Reason.QUEUED, 59)
-    assert len(desk.woken) == 60
+    assert desk.told("39") == (Reason.QUEUED, 39)
+    assert len(desk.woken) == 40
     desk.woken.clear()
-    for number in range(20):
+    for number in range(15):
         desk.end(f"{number:02}")
     desk.woken.clear()
     desk.tell(TOLD_SECONDS - 1)
     assert desk.woken == []
     desk.tell(1)
-    assert desk.woken == ["21"]
-    assert (desk.told("21"), desk.told("59")) == ((Reason.QUEUED, 1), (Reason.QUEUED, 59))
+    assert desk.woken == ["16"]
+    assert (desk.told("16"), desk.told("39")) == ((Reason.QUEUED, 1), (Reason.QUEUED, 39))
     desk.tell(1)
-    assert desk.woken == ["21", "22"]
+    assert desk.woken == ["16", "17"]
 
 
 def test_another_reason_to_wait_is_told_before_any_step_but_not_to_all_at_once() -> None:
     desk = Desk(1)
-    for number in range(60):
+    for number in range(40):
         desk.enter(f"{number:02}")
     desk.tell()
     desk.woken.clear()
@@ -309,7 +309,18 @@ def test_another_reason_to_wait_is_told_before_any_step_but_not_to_all_at_once()
     desk.tell(TOLD_SECONDS)
     assert len(desk.woken) == CHANGES + 1
     assert desk.told("01")[0] is Reason.NO_WORKER
-    assert desk.told("59")[0] is Reason.QUEUED
+    assert desk.told("39")[0] is Reason.QUEUED
+
+
+def test_a_crowd_is_told_from_the_front_and_not_all_at_once() -> None:
+    desk = Desk(1)
+    for number in range(FIRST + 10):
+        desk.enter(f"{number:02}")
+    desk.tell()
+    assert isinstance(desk.scheduler.turn("40"), Waiting)
+    assert desk.scheduler.turn("41") == Entered()
+    desk.tell()
+    assert desk.told("49") == (Reason.QUEUED, 49)
 
 
 def test_a_retired_worker_gets_nothing_and_takes_its_lease_back() -> None:

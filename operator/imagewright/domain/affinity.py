@@ -4,16 +4,39 @@ Rendezvous hashing (Thaler, Ravishankar: "Using Name-Based Mappings to Increase 
 IEEE/ACM ToN 1998) ranks the workers for each key, so that a worker that comes or goes moves no
 key but its own. The load is bounded (Mirrokni, Thorup, Zadimoghaddam: "Consistent Hashing with
 Bounded Loads", SODA 2018): a worker that is too far ahead of the others is passed over for the
-next in the key's own ranking, which therefore becomes warm too.
+next in the key's own ranking, which therefore becomes warm too, and is remembered as such: twenty
+keys never spread evenly, and without memory those of the busiest worker would wander for ever.
 """
 
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 FACTOR = 1.25
 """How far ahead of the mean a worker may be."""
+KEYS, HOMES = 10_000, 4
+"""So many keys are remembered, and so many workers for each."""
+
+
+class Homes:
+    """Where keys were built: of each the last few workers, of the keys the last few thousand."""
+
+    def __init__(self) -> None:
+        self._homes: dict[str, tuple[str, ...]] = {}
+
+    def of(self, key: str) -> frozenset[str]:
+        """The workers that have its cache, as far as it is known."""
+        return frozenset(self._homes.get(key, ()))
+
+    def learn(self, key: str, name: str) -> None:
+        """The key is built there now."""
+        others = (one for one in self._homes.pop(key, ()) if one != name)
+        self._homes[key] = (name, *others)[:HOMES]
+        if len(self._homes) > KEYS:
+            # The one that was built longest ago comes first.
+            del self._homes[next(iter(self._homes))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +48,14 @@ class Load:
     slots: int
 
 
-def ranked(key: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The workers in the order in which this key prefers them, the same in every process."""
-    return tuple(sorted(names, key=lambda name: (_weight(key, name), name)))
+def ranked(
+    key: str, names: Iterable[str], homes: AbstractSet[str] = frozenset()
+) -> tuple[str, ...]:
+    """The workers in the order in which this key prefers them: those first that have its cache.
+
+    Without homes it is the same in every process.
+    """
+    return tuple(sorted(names, key=lambda name: (name not in homes, _weight(key, name), name)))
 
 
 def choose(ranking: Sequence[str], loads: Iterable[Load]) -> str | None:

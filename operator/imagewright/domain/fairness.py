@@ -17,18 +17,27 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A place in the queue. `created` is RFC 3339, `key` is what should meet the same worker."""
+    """A place in the queue. `key` is what should meet the same worker.
+
+    `created` is RFC 3339, in whole seconds; `arrived` is the order within one second.
+    """
 
     uid: str
     namespace: str
     priority: int = 0
     created: str = ""
     key: str = ""
+    arrived: int = 0
 
     @property
-    def rank(self) -> tuple[int, str, str]:
+    def age(self) -> tuple[str, int, str]:
+        """The oldest has the lowest."""
+        return (self.created, self.arrived, self.uid)
+
+    @property
+    def rank(self) -> tuple[int, tuple[str, int, str]]:
         """The order inside of a namespace: high priority first, then the oldest."""
-        return (-self.priority, self.created, self.uid)
+        return (-self.priority, self.age)
 
 
 @dataclass(slots=True)
@@ -47,10 +56,14 @@ class Shares:
         """Whoever stands lowest goes first."""
         return self.held(namespace), max(self._now, self._tags.get(namespace, 0))
 
-    def serve(self, namespace: str) -> None:
-        """The namespace is given a slot."""
+    def serve(self, namespace: str, *, in_turn: bool = True) -> None:
+        """The namespace is given a slot.
+
+        Out of its turn, it moves no time on: whoever was passed over must not lose by it.
+        """
         held, tag = self.standing(namespace)
-        self._now = tag
+        if in_turn:
+            self._now = tag
         self._held[namespace], self._tags[namespace] = held + 1, tag + 1
 
     def give_back(self, namespace: str) -> None:
@@ -107,6 +120,6 @@ class Queue:
             else:
                 heapq.heappop(heap)
 
-    def _standing(self, tickets: Sequence[Ticket]) -> tuple[int, int, tuple[str, str]]:
+    def _standing(self, tickets: Sequence[Ticket]) -> tuple[int, int, tuple[str, int, str]]:
         first = tickets[0]
-        return (*self.shares.standing(first.namespace), (first.created, first.uid))
+        return (*self.shares.standing(first.namespace), first.age)

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 
 MASK = "***"
-_URL_USER = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
+# Only the end of a scheme is looked at: to find its begin would take time that grows with the
+# square of a long word's length, and whoever prints words chooses their length.
+_URL_USER = re.compile(r"(?P<scheme>[a-zA-Z0-9+.-]://)[^/\s@]+@")
 _AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _QUERY = re.compile(r"(?i)([?&](?:token|access_token|password|secret|sig|signature)=)[^&\s]+")
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")

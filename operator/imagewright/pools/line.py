@@ -2,11 +2,11 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from imagewright.api.reason import Reason
-from imagewright.domain.affinity import Load, choose, ranked
+from imagewright.domain.affinity import Homes, Load, choose, ranked
 from imagewright.domain.facts import Entered, Granted, Refused, Turn, Waiting
 from imagewright.domain.fairness import Queue, Ticket
 from imagewright.domain.plan import Plan
@@ -14,16 +14,15 @@ from imagewright.domain.platform import covers
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool, Worker
 
-PASSES = 16
-"""How often a build may be passed over by later ones of its namespace that have a warm worker."""
 TOLD_SECONDS = 10.0
 """Between two words to one that waits."""
 NEAR = 10
 """From this position on every step is worth a word; farther back only half the way is."""
-AHEAD = 64
-"""So many builds that could go are looked at for one that has a warm worker."""
-MOVES, CHANGES = 1, 20
-"""Words a second for steps forward, and for another reason to wait: each is an API write."""
+AHEAD, LOOKS = 64, 256
+"""So many builds of a namespace, and in all, are looked at for one that has a warm worker."""
+FIRST, CHANGES, MOVES = 40, 20, 1
+"""Words a second to those who were told nothing yet, for another reason to wait, and for steps
+forward: each is an API write, and one that begins must not wait for the writes of those behind."""
 
 
 @dataclass(slots=True)
@@ -54,6 +53,8 @@ class Entry:
     told_at: float = 0.0
     able: tuple[Worker, ...] | None = None
     ranking: tuple[str, ...] = ()
+    warm: frozenset[str] = frozenset()
+    """The workers that have its cache; where none has, the one that should get it."""
 
     @property
     def priority(self) -> int:
@@ -70,7 +71,7 @@ class Line:
 
     def __init__(self, pool: Pool, clock: Callable[[], float], metrics: Metrics) -> None:
         self.pool, self._clock, self._metrics = pool, clock, metrics
-        self._queue = Queue()
+        self._queue, self._arrivals, self._homes = Queue(), itertools.count(), Homes()
         self._entries: dict[str, Entry] = {}
         self._granted: dict[str, tuple[Entry, Lease]] = {}
         self.waits: Callable[[], None] = lambda: None
@@ -91,6 +92,8 @@ class Line:
         known = self._entries.get(uid)
         if uid in self._granted:
             return
+        arrived = known.ticket.arrived if known else next(self._arrivals)
+        entry = replace(entry, ticket=replace(entry.ticket, arrived=arrived))
         if known and (known.ticket, known.plan) == (entry.ticket, entry.plan):
             return
         if known:
@@ -146,19 +149,18 @@ class Line:
 
     def tell(self) -> None:
         """Once a second: say where they stand to those who wait anew or have moved enough."""
-        now, news = self._clock(), []
+        now, left = self._clock(), {kind: kind for kind in (FIRST, CHANGES, MOVES)}
         for position, ticket in enumerate(self._queue.order(), 1):
             entry = self._entries[ticket.uid]
             reason = self._reason(entry)
             if entry.told is None:
-                self._say(entry, reason, position)
-            elif now - entry.told_at >= TOLD_SECONDS and moved(entry.told, reason, position):
-                news.append((reason is entry.told.reason, position, entry, reason))
-        news.sort(key=lambda one: one[:2])
-        limit = {False: CHANGES, True: MOVES}
-        for only_moved, position, entry, reason in news:
-            if limit[only_moved]:
-                limit[only_moved] -= 1
+                kind = FIRST
+            elif now - entry.told_at < TOLD_SECONDS or not moved(entry.told, reason, position):
+                continue
+            else:
+                kind = MOVES if reason is entry.told.reason else CHANGES
+            if left[kind]:
+                left[kind] -= 1
                 self._say(entry, reason, position)
 
     def _say(self, entry: Entry, reason: Reason, position: int) -> None:
@@ -198,42 +200,55 @@ class Line:
         """The workers for it, and with them, in passing, the order in which its key likes them."""
         if entry.able is None:
             entry.able = self.pool.able(entry.plan)
-            up = (worker.name for worker in entry.able if worker.up)
-            entry.ranking = ranked(entry.ticket.key, up)
+            up = {one.name for one in entry.able if one.up}
+            homes = self._homes.of(entry.ticket.key)
+            entry.ranking = ranked(entry.ticket.key, up, homes)
+            entry.warm = frozenset(entry.ranking[: max(1, len(up & homes))])
         return entry.able
 
     def _grant(self) -> None:
         while any(worker.free for worker in self.pool.workers):
-            for tickets in self._queue.heads():
-                if picked := self._pick(tickets):
-                    self._give(*picked)
-                    break
-            else:
+            picked = self._pick()
+            if picked is None:
                 return
+            self._give(*picked)
 
-    def _pick(self, tickets: Sequence[Ticket]) -> tuple[Entry, Worker] | None:
-        """Who of a namespace goes, and where: the first, or a later one whose cache is warm.
+    def _pick(self) -> tuple[Entry, Worker, bool] | None:
+        """Who goes, where, and whether it was the turn of its namespace.
 
-        When all slots are taken and one comes free, the first would mostly meet a worker that has
-        never seen it. Of those of the same priority the first that likes this worker goes,
-        so that a few changes of order keep nearly every build on its own worker.
+        When all slots are taken and one comes free, whoever is first would mostly meet a worker
+        that has never seen it. So the first that likes this worker goes. Nobody is passed over
+        more often than the pool has slots, which keeps nearly every build on its own worker.
+        """
+        slots = sum(worker.slots for worker in self.pool.workers if worker.up)
+        candidates = itertools.islice(self._candidates(), LOOKS)
+        first, place = next(candidates, (None, None))
+        if first is None or place is None:
+            return None
+        if first.passed < slots and place.name not in first.warm:
+            for entry, worker in candidates:
+                if worker.name in entry.warm:
+                    first.passed += 1
+                    return entry, worker, entry.ticket.namespace == first.ticket.namespace
+        return first, place, True
+
+    def _candidates(self) -> Iterator[tuple[Entry, Worker]]:
+        """Those that could go now, each with its place; the namespace whose turn it is first.
+
+        Of a namespace these are the first and those behind it of the same priority.
         """
         limit = self.pool.terms.namespace_slots
-        if limit is not None and self._queue.shares.held(tickets[0].namespace) >= limit:
-            return None
-        placed = ((one, self._place(one)) for one in map(self._entry, tickets))
-        able = itertools.islice(((one, worker) for one, worker in placed if worker), AHEAD)
-        first = next(able, None)
-        if first is None or first[0].passed >= PASSES or warm(*first):
-            return first
-        same = itertools.takewhile(lambda one: one[0].priority == first[0].priority, able)
-        later = next((one for one in same if warm(*one)), None)
-        if later:
-            first[0].passed += 1
-        return later or first
-
-    def _entry(self, ticket: Ticket) -> Entry:
-        return self._entries[ticket.uid]
+        for tickets in self._queue.heads():
+            if limit is not None and self._queue.shares.held(tickets[0].namespace) >= limit:
+                continue
+            priority = None
+            for ticket in itertools.islice(tickets, AHEAD):
+                if priority not in (None, ticket.priority):
+                    break
+                entry = self._entries[ticket.uid]
+                if worker := self._place(entry):
+                    priority = ticket.priority
+                    yield entry, worker
 
     def _place(self, entry: Entry) -> Worker | None:
         """The worker for it among those that have a slot now."""
@@ -250,11 +265,11 @@ class Line:
         elsewhere = terms.platforms and not covers(terms.platforms, plan.platforms)
         return bool(elsewhere or terms.denial(entry.ticket.namespace, plan))
 
-    def _give(self, entry: Entry, worker: Worker) -> None:
+    def _give(self, entry: Entry, worker: Worker, in_turn: bool) -> None:  # noqa: FBT001
         ticket, metrics = entry.ticket, self._metrics
         del self._entries[ticket.uid]
         self._queue.remove(ticket)
-        self._queue.shares.serve(ticket.namespace)
+        self._queue.shares.serve(ticket.namespace, in_turn=in_turn)
         if not worker.leased:
             worker.since = self._clock()
         worker.leased += 1
@@ -270,13 +285,23 @@ class Line:
             self._grant()
 
         self._granted[ticket.uid] = entry, Lease(worker, given_back)
-        hit = "hit" if warm(entry, worker) else "miss"
-        metrics.affinity.labels(self.pool.name, hit).inc()
+        self._settle(ticket.key, worker.name)
         metrics.slots_used.labels(self.pool.name).inc()
         waited = self._clock() - entry.since
         metrics.queue_wait.labels(self.pool.name, ticket.namespace).observe(waited)
         self._show(ticket.namespace)
         entry.wake()
+
+    def _settle(self, key: str, name: str) -> None:
+        """The key is built on that worker: count whether its cache was there, and remember it."""
+        homes = self._homes.of(key)
+        result = "hit" if name in homes else "miss" if homes else "new"
+        self._metrics.affinity.labels(self.pool.name, result).inc()
+        self._homes.learn(key, name)
+        if result != "hit":
+            for entry in self._entries.values():
+                if entry.ticket.key == key:
+                    entry.reconsider()
 
     def _show(self, namespace: str) -> None:
         depth = self._queue.depth(namespace)
@@ -292,11 +317,6 @@ class Line:
         for entry in self._entries.values():
             entry.reconsider()
         self._grant()
-
-
-def warm(entry: Entry, worker: Worker) -> bool:
-    """Whether the worker is the one that the entry's key prefers to all others."""
-    return worker.name == entry.ranking[0]
 
 
 def moved(told: Waiting, reason: Reason, position: int) -> bool:
