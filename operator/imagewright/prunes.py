@@ -1,7 +1,8 @@
 """Running prunes: one asyncio task each, in which all caches are asked side by side."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -54,12 +55,25 @@ class Prunes:
         """The prunes that something is done for."""
         return tuple(self._works)
 
-    def begin(
+    @contextmanager
+    def claim(
         self, uid: str, generation: int, policy: Policy, caches: Mapping[Target, Cache]
-    ) -> None:
-        """Prune the caches by the policy, for this generation of the object."""
-        task = asyncio.create_task(self._run(uid, policy, caches), name=f"prune {uid}")
-        self._works[uid] = Work(Sweep(generation), task)
+    ) -> Iterator[None]:
+        """Prune the caches by the policy, for this generation of the object, once claimed.
+
+        The claim is written within the context. Until it is left, the caches are only asked what
+        they hold, which takes as long as the write; where it is left with an error, no more is
+        done.
+        """
+        claimed = asyncio.Event()
+        work = self._run(uid, policy, caches, claimed)
+        self._works[uid] = Work(Sweep(generation), asyncio.create_task(work, name=f"prune {uid}"))
+        try:
+            yield
+        except BaseException:
+            self.cancel(uid)
+            raise
+        claimed.set()
 
     def cancel(self, uid: str) -> None:
         """End what runs, now: every call to a daemon with it."""
@@ -84,28 +98,37 @@ class Prunes:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    async def _run(self, uid: str, policy: Policy, caches: Mapping[Target, Cache]) -> None:
-        results = await sweep(caches, policy)
+    async def _run(
+        self, uid: str, policy: Policy, caches: Mapping[Target, Cache], claimed: asyncio.Event
+    ) -> None:
+        results = await sweep(caches, policy, claimed)
         work = self._works[uid]
         work.sweep = Sweep(work.sweep.generation, results)
         self._ended(uid)
 
 
-async def sweep(caches: Mapping[Target, Cache], policy: Policy) -> tuple[Swept, ...]:
+async def sweep(
+    caches: Mapping[Target, Cache], policy: Policy, claimed: asyncio.Event
+) -> tuple[Swept, ...]:
     """Prune all caches side by side, and return each one's own result, whatever the others' is."""
     async with asyncio.TaskGroup() as asked:
         tasks = [
-            asked.create_task(sweep_one(target, cache, policy)) for target, cache in caches.items()
+            asked.create_task(sweep_one(target, cache, policy, claimed))
+            for target, cache in caches.items()
         ]
     return tuple(task.result() for task in tasks)
 
 
-async def sweep_one(target: Target, cache: Cache, policy: Policy) -> Swept:
-    """Prune one cache to its end, whatever that is; nothing but cancellation is raised."""
+async def sweep_one(target: Target, cache: Cache, policy: Policy, claimed: asyncio.Event) -> Swept:
+    """Prune one cache to its end, whatever that is; nothing but cancellation is raised.
+
+    Before `claimed` it is only asked what it holds.
+    """
     before: int | None = None
     try:
         async with asyncio.timeout(USAGE_SECONDS):
             before = await cache.usage()
+        await claimed.wait()
         async with asyncio.timeout(LONGEST_SECONDS):
             reclaimed = await cache.prune(policy)
     except Error as error:

@@ -59,12 +59,13 @@ class FakeCache:
     def __init__(self, size: int = 100, error: Exception | None = None) -> None:
         self.size, self.error = size, error
         self.policies: list[Policy] = []
-        self.cancelled = 0
+        self.asked = self.cancelled = 0
         self.go = asyncio.Event()
         self.go.set()
 
     async def usage(self) -> int:
         """What it holds."""
+        self.asked += 1
         return self.size
 
     async def prune(self, policy: Policy) -> Reclaimed:
@@ -86,4 +87,5 @@ class MuteCache(FakeCache):
 
     async def usage(self) -> int:
         """Never."""
+        self.asked += 1
         raise self.error or Error("It does not answer.")

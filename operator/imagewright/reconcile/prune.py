@@ -68,10 +68,11 @@ class PruneReconciler:
         decision = decide(facts)
         if isinstance(decision, Forget | Stop | Discard):
             self._world.prunes.cancel(uid)
-        await self._report(facts, decision)
         if isinstance(decision, Begin):
-            self._begin(facts)
-        elif isinstance(decision, Expire):
+            await self._begin(facts, decision)
+        else:
+            await self._report(facts, decision)
+        if isinstance(decision, Expire):
             await self._expire(facts.existing)
         self._look_later(uid, facts, decision)
         return isinstance(decision, Discard)
@@ -91,8 +92,8 @@ class PruneReconciler:
             closing=self.closing,
         )
 
-    def _begin(self, facts: PruneFacts) -> None:
-        """Prune, now that the write says so: only who has written it may."""
+    async def _begin(self, facts: PruneFacts, decision: Begin) -> None:
+        """Write that it runs, and prune once that stands: only who has written it may."""
         prune = facts.existing
         asked = {
             target: cache
@@ -100,7 +101,8 @@ class PruneReconciler:
             if wanted(prune.spec, target)
         }
         policy = make_policy(prune.spec)
-        self._world.prunes.begin(facts.uid, prune.metadata.generation, policy, asked)
+        with self._world.prunes.claim(facts.uid, prune.metadata.generation, policy, asked):
+            await self._report(facts, decision)
         log.info("Prune began", **_named(prune), caches=[str(target) for target in asked])
 
     async def _report(self, facts: PruneFacts, decision: Decision) -> None:

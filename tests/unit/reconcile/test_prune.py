@@ -10,6 +10,7 @@ import pytest
 
 from imagewright.domain.facts import Closing
 from imagewright.metrics import Metrics
+from imagewright.ports import Body
 from imagewright.prunes import Prunes
 from imagewright.reconcile.prune import LONGEST_PAUSE, PruneReconciler, PruneWorld
 from imagewright.reconcile.store import PRUNES, Store, at_rest
@@ -19,12 +20,22 @@ from tests.support.makers import NOW, UID, FakeCluster
 from tests.support.prunemakers import ONE, TWO, FakeCache, a_prune_body
 
 
+class SlowCluster(FakeCluster):
+    """One whose writes take long enough for everything else to go on meanwhile."""
+
+    async def patch_status(self, namespace: str, name: str, patch: Body) -> Body:
+        """As always, later."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await super().patch_status(namespace, name, patch)
+
+
 class Shell:
     """The half of an operator that prunes; its clock stands still until it is moved."""
 
     def __init__(self) -> None:
         self.now = NOW
-        self.cluster, self.metrics = FakeCluster(), Metrics()
+        self.cluster, self.metrics = SlowCluster(), Metrics()
         self.caches = {ONE: FakeCache(5), TWO: FakeCache(7)}
         self.queue = WorkQueue(self._work)
         self.store = Store(PRUNES, self.queue.add)
@@ -114,6 +125,54 @@ async def test_only_who_has_written_that_it_runs_prunes(shell: Shell) -> None:
     shell.store.see(body)
     await shell.phase("Succeeded")
     assert 0.0 in shell.looks
+    assert [len(cache.policies) for cache in shell.caches.values()] == [1, 1]
+
+
+async def test_a_claim_that_the_api_server_does_not_answer_is_made_again(shell: Shell) -> None:
+    shell.cluster.out = 1
+    shell.apply()
+    await shell.until(lambda: not shell.cluster.out)
+    assert [cache.policies for cache in shell.caches.values()] == [[], []]
+    await shell.phase("Succeeded")
+    assert [len(cache.policies) for cache in shell.caches.values()] == [1, 1]
+    assert shell.phases() == ["Running", "Succeeded"]
+
+
+async def test_what_is_deleted_before_it_is_claimed_is_not_pruned(shell: Shell) -> None:
+    shell.store.see(a_prune_body())
+    await shell.until(lambda: shell.caches[ONE].asked and not shell.prunes.uids())
+    shell.store.drop(UID)
+    await shell.queue.idle()
+    await shell.prunes.quiet()
+    assert [cache.policies for cache in shell.caches.values()] == [[], []]
+
+
+async def test_what_is_edited_before_it_is_claimed_is_pruned_by_its_new_spec(shell: Shell) -> None:
+    body = shell.cluster.put(a_prune_body())
+    shell.cluster.edit("one", 2, dryRun=True)
+    shell.store.see(body)
+    await shell.phase("Succeeded")
+    assert [[one.dry_run for one in cache.policies] for cache in shell.caches.values()] == [
+        [True],
+        [True],
+    ]
+
+
+async def test_an_operator_that_died_between_its_claim_and_the_end_is_succeeded_by_the_next(
+    shell: Shell,
+) -> None:
+    shell.cluster.put(
+        {
+            **a_prune_body(),
+            "status": {
+                "observedGeneration": 1,
+                "phase": "Running",
+                "startTime": "2026-01-02T03:00:00Z",
+            },
+        }
+    )
+    shell.store.see(shell.cluster.bodies["one"])
+    await shell.phase("Succeeded")
     assert [len(cache.policies) for cache in shell.caches.values()] == [1, 1]
 
 
