@@ -132,10 +132,15 @@ async def test_a_claim_that_was_not_written_prunes_nothing(error: BaseException)
     ended: list[str] = []
     prunes = Prunes(ended.append)
     caches = {ONE: FakeCache(5), TWO: MuteCache(5)}
-    with pytest.raises(type(error)), prunes.claim("uid", 1, POLICY, dict(caches)):
-        while not all(cache.asked for cache in caches.values()):
-            await asyncio.sleep(0)
-        raise error
+
+    async def claim_in_vain() -> None:
+        with prunes.claim("uid", 1, POLICY, dict(caches)):
+            while not all(cache.asked for cache in caches.values()):
+                await asyncio.sleep(0)
+            raise error
+
+    with pytest.raises(type(error)):
+        await claim_in_vain()
     await prunes.quiet()
     assert [cache.policies for cache in caches.values()] == [[], []]
     assert (prunes.look("uid"), ended) == (None, [])
