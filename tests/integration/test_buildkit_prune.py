@@ -12,6 +12,7 @@ from devstack.server import await_ready, start
 from imagewright.clients.buildkit import definition
 from imagewright.clients.buildkit.control import Control, Prune, Solve
 from imagewright.clients.buildkit.errors import SolveError
+from imagewright.clients.buildkit.workers import SPACE_LIMITS
 
 MIB = 1 << 20
 
@@ -66,7 +67,7 @@ async def test_a_bound_keeps_what_was_used_last(control: Control) -> None:
     assert gone
     assert sum(one.size for one in left) <= bound
     assert any("COPY young /" in one.description for one in left)
-    assert await control.knows_space_limits()
+    assert await control.is_since(SPACE_LIMITS)
 
 
 async def test_what_was_used_lately_is_spared(control: Control) -> None:

@@ -3,22 +3,54 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from imagewright.api.reason import Reason
 from imagewright.clients.buildkit.control import Control
-from imagewright.clients.buildkit.errors import BuildKitError, TLSRefused, Unreachable
+from imagewright.clients.buildkit.errors import BuildKitError, Unreachable, Unsupported
 from imagewright.clients.buildkit.usage import Prune, Record
+from imagewright.clients.buildkit.workers import DESCRIPTIONS, SPACE_LIMITS
 from imagewright.domain.estimate import Record as Estimated
 from imagewright.domain.estimate import estimate
 from imagewright.domain.prune import Policy, Reclaimed
-from imagewright.ports import Error, Failed, Rejected, Unavailable
+from imagewright.failure.buildkit import translate
+from imagewright.ports import Error, Failed, Rejected
 
 OPERATORS = {"id": "~="}
 """How a field is compared; by equality where it is not here. An id is a pattern, as in buildx."""
 ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Fields of a policy that a daemon before `oldest` would read wrongly, without a word."""
+
+    fields: str
+    oldest: tuple[int, int]
+    used: Callable[[Policy], object]
+    otherwise: str
+    instead: str
+
+
+NEEDS = (
+    Need(
+        "spec.maxUsedSpace and spec.minFreeSpace need",
+        SPACE_LIMITS,
+        lambda policy: policy.max_used_space or policy.min_free_space,
+        "remove everything instead",
+        "give spec.reservedSpace alone",
+    ),
+    Need(
+        "spec.filters.description needs",
+        DESCRIPTIONS,
+        lambda policy: policy.filters.get("description"),
+        "find nothing to remove",
+        "filter by type or id",
+    ),
+)
 
 
 class BuildKitCache:
@@ -36,11 +68,12 @@ class BuildKitCache:
     async def prune(self, policy: Policy) -> Reclaimed:
         """Free what the policy lets go; records in use stay.
 
-        Raises Unavailable, and Rejected (FeatureUnsupported) where the daemon would not read a
-        limit that is given, and so remove everything.
+        Raises Unavailable, and Rejected (FeatureUnsupported) where the daemon would misread a
+        limit or a filter that is given.
         """
-        if policy.max_used_space or policy.min_free_space:
-            await self._check_limits()
+        for need in NEEDS:
+            if need.used(policy):
+                await self._check(need)
         if policy.dry_run:
             return await self._estimate(policy)
         request = Prune(
@@ -54,14 +87,14 @@ class BuildKitCache:
         gone = await _asked(self._control.prune(request))
         return Reclaimed(sum(record.size for record in gone), tuple(one.id for one in gone))
 
-    async def _check_limits(self) -> None:
-        if await _asked(self._control.knows_space_limits()):
+    async def _check(self, need: Need) -> None:
+        if await _asked(self._control.is_since(need.oldest)):
             return
         version = await _asked(self._control.info()) or "one that does not say its version"
+        major, minor = need.oldest
         raise Rejected(
-            "spec.maxUsedSpace and spec.minFreeSpace need BuildKit v0.17 or later, and this "
-            f"worker has {version}: an older one would remove everything instead. Update it, or "
-            "give spec.reservedSpace alone.",
+            f"{need.fields} BuildKit v{major}.{minor} or later, and this worker has {version}: "
+            f"an older one would {need.otherwise}. Update it, or {need.instead}.",
             Reason.FEATURE_UNSUPPORTED,
         )
 
@@ -105,16 +138,10 @@ async def _asked(call: Awaitable[ResultT]) -> ResultT:
     try:
         return await call
     except BuildKitError as error:
-        raise translate(error) from error
+        raise _meaning(error) from error
 
 
-def translate(error: BuildKitError) -> Error:
-    """What a failed call to a daemon's cache means."""
-    if isinstance(error, TLSRefused):
-        return Unavailable(
-            f"The worker and the operator do not accept one another's certificates: {error}.",
-            Reason.TLS_FAILED,
-        )
-    if isinstance(error, Unreachable):
-        return Unavailable(f"The worker does not answer: {error}.")
+def _meaning(error: BuildKitError) -> Error:
+    if isinstance(error, Unreachable | Unsupported):
+        return translate(error)
     return Failed(f"The worker's daemon could not prune: {error}.", Reason.PRUNE_FAILED)

@@ -22,7 +22,7 @@ def translate(error: BuildKitError) -> Error:
             Reason.TLS_FAILED,
         )
     if isinstance(error, Unreachable):
-        return Unavailable(f"The worker was lost: {error}.")
+        return Unavailable(f"The worker does not answer: {error}.")
     if isinstance(error, Unsupported):
         return Rejected(
             f"The worker's BuildKit is too old for this: {error}.", Reason.FEATURE_UNSUPPORTED

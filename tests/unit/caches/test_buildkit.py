@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imagewright.api.reason import Reason
-from imagewright.caches.buildkit import BuildKitCache, expressions, translate
+from imagewright.caches.buildkit import BuildKitCache, expressions
 from imagewright.clients.buildkit.errors import (
     BuildKitError,
     SolveError,
@@ -15,6 +15,7 @@ from imagewright.clients.buildkit.errors import (
     Unsupported,
 )
 from imagewright.clients.buildkit.usage import Prune, Record
+from imagewright.clients.buildkit.workers import is_since
 from imagewright.domain.prune import Policy
 from imagewright.ports import Error, Failed, Rejected, Unavailable
 
@@ -22,8 +23,8 @@ from imagewright.ports import Error, Failed, Rejected, Unavailable
 class FakeControl:
     """A daemon of this version with these records; it notes what it is asked."""
 
-    def __init__(self, version: str = "v0.32.2", *, limits: bool = True) -> None:
-        self.version, self.limits = version, limits
+    def __init__(self, version: str = "v0.32.2") -> None:
+        self.version = version
         self.asked: list[Prune] = []
         self.records = (Record("a", 10, type="regular"), Record("b", 5, in_use=True))
         self.error: BuildKitError | None = None
@@ -33,8 +34,8 @@ class FakeControl:
             raise self.error
         return self.version
 
-    async def knows_space_limits(self) -> bool:
-        return self.limits
+    async def is_since(self, oldest: tuple[int, int]) -> bool:
+        return is_since(self.version, oldest)
 
     async def disk_usage(self) -> tuple[Record, ...]:
         return self.records
@@ -99,7 +100,7 @@ async def test_the_whole_policy_is_sent_and_what_went_is_added_up() -> None:
 async def test_a_limit_is_not_sent_to_a_daemon_that_would_overlook_it(
     space: str, dry_run: bool
 ) -> None:
-    control = FakeControl("v0.16.0", limits=False)
+    control = FakeControl("v0.16.0")
     given: dict[str, Any] = {space: 1, "reserved_space": 1}
     with pytest.raises(
         Rejected, match=r"v0\.17 or later, and this worker has v0\.16\.0"
@@ -109,6 +110,22 @@ async def test_a_limit_is_not_sent_to_a_daemon_that_would_overlook_it(
     assert control.asked == []
     await cache_on(control).prune(Policy(reserved_space=1))
     assert [one.reserved_space for one in control.asked] == [1]
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["in earnest", "in a dry run"])
+async def test_a_description_is_not_sent_to_a_daemon_that_would_match_none(
+    dry_run: bool,
+) -> None:
+    old, new = FakeControl("v0.13.2"), FakeControl("v0.14.0")
+    policy = Policy(filters={"description": ("d",)}, dry_run=dry_run)
+    with pytest.raises(
+        Rejected, match=r"v0\.14 or later, and this worker has v0\.13\.2"
+    ) as caught:
+        await cache_on(old).prune(policy)
+    assert caught.value.reason is Reason.FEATURE_UNSUPPORTED
+    assert old.asked == []
+    await cache_on(new).prune(policy)
+    assert len(new.asked) == (0 if dry_run else 1)
 
 
 async def test_a_dry_run_sends_no_prune() -> None:
@@ -123,7 +140,7 @@ async def test_a_dry_run_sends_no_prune() -> None:
         (Unreachable("refused"), Unavailable, Reason.BUILDER_UNAVAILABLE),
         (TLSRefused("certificate"), Unavailable, Reason.TLS_FAILED),
         (SolveError("filters: parse error"), Failed, Reason.PRUNE_FAILED),
-        (Unsupported("unknown method"), Failed, Reason.PRUNE_FAILED),
+        (Unsupported("unknown method"), Rejected, Reason.FEATURE_UNSUPPORTED),
     ],
     ids=["nobody there", "another's certificate", "a filter it does not read", "no such call"],
 )
@@ -134,6 +151,5 @@ async def test_what_goes_wrong_is_said_in_our_words(
     control.error = error
     with pytest.raises(kind) as caught:
         await cache_on(control).usage()
-    assert type(translate(error)) is kind
     assert caught.value.reason is reason
     assert str(error) in caught.value.message

@@ -16,7 +16,7 @@ from imagewright.clients.buildkit.proto import control_pb2
 from imagewright.clients.buildkit.request import Cache, Export, Solve, message_of
 from imagewright.clients.buildkit.status import Event, event_of
 from imagewright.clients.buildkit.usage import Prune, Record, prune_message, record_of
-from imagewright.clients.buildkit.workers import WorkerInfo, knows_space_limits, worker_of
+from imagewright.clients.buildkit.workers import SPACE_LIMITS, WorkerInfo, is_since, worker_of
 
 __all__ = [
     "Base",
@@ -124,15 +124,16 @@ class Control:
             raise translate(error) from error
         return tuple(map(worker_of, answer.record))
 
-    async def knows_space_limits(self) -> bool:
-        """Whether the daemon is sure to read every bound of a Prune.
+    async def is_since(self, oldest: tuple[int, int]) -> bool:
+        """Whether the daemon is sure to be a BuildKit of that version or later.
 
-        Where it is not, a Prune with only `max_used_space` or `min_free_space` would delete
-        everything: refuse it.
+        Where it is not sure to be of SPACE_LIMITS, a Prune with only `max_used_space` or
+        `min_free_space` would delete everything: refuse it.
         """
-        if knows_space_limits(await self.info()):
+        if is_since(await self.info(), oldest):
             return True
-        return any(worker.space_limits for worker in await self.workers())
+        proven = any(worker.space_limits for worker in await self.workers())
+        return proven and oldest <= SPACE_LIMITS
 
     async def disk_usage(self, filters: Sequence[str] = ()) -> tuple[Record, ...]:
         """What the daemon's cache holds. It may take long: the daemon measures what it has not.

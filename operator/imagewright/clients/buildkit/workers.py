@@ -9,6 +9,9 @@ from imagewright.clients.buildkit.proto import control_pb2, ops_pb2
 VERSION = re.compile(r"v?(\d+)\.(\d+)")
 SPACE_LIMITS = (0, 17)
 """The first BuildKit that knows `maxUsedSpace` and `minFreeSpace` (its control.proto)."""
+DESCRIPTIONS = (0, 14)
+"""The first that looks at descriptions when it prunes (its cache/manager.go, pruneOnce): before,
+a filter by them finds no record, though DiskUsage reads the same one well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,13 @@ def worker_of(message: control_pb2.WorkerRecord) -> WorkerInfo:
     )
 
 
-def knows_space_limits(version: str) -> bool:
-    """Whether a BuildKit of that version reads all bounds of a Prune.
+def is_since(version: str, oldest: tuple[int, int]) -> bool:
+    """Whether a BuildKit of that version is `oldest` or later.
 
     Versions that say nothing, as those of distributions (`v0.0.0+unknown`), are taken for old.
     """
     found = VERSION.match(version)
-    return found is not None and (int(found[1]), int(found[2])) >= SPACE_LIMITS
+    return found is not None and (int(found[1]), int(found[2])) >= oldest
 
 
 def _platform(message: ops_pb2.Platform) -> str:

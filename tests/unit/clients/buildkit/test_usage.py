@@ -11,7 +11,13 @@ from imagewright.clients.buildkit.control import CONTROL, Control
 from imagewright.clients.buildkit.errors import SolveError, Unreachable
 from imagewright.clients.buildkit.proto import control_pb2, ops_pb2
 from imagewright.clients.buildkit.usage import Prune, Record, prune_message, record_of
-from imagewright.clients.buildkit.workers import WorkerInfo, knows_space_limits, worker_of
+from imagewright.clients.buildkit.workers import (
+    DESCRIPTIONS,
+    SPACE_LIMITS,
+    WorkerInfo,
+    is_since,
+    worker_of,
+)
 from tests.support.grpc_daemon import Answer, Daemon, serve_daemon
 
 
@@ -74,7 +80,7 @@ def test_a_worker_is_known_by_its_platforms_and_labels() -> None:
     ],
 )
 def test_a_version_tells_whether_limits_of_space_are_read(version: str, known: bool) -> None:
-    assert knows_space_limits(version) is known
+    assert is_since(version, SPACE_LIMITS) is known
 
 
 Known = tuple[Control, dict[str, Answer]]
@@ -114,20 +120,23 @@ async def test_a_daemon_without_info_tells_its_version_by_its_workers(
 
 
 @pytest.mark.parametrize(
-    ("version", "max_used", "known"),
+    ("version", "max_used", "oldest", "known"),
     [
-        pytest.param("v0.18.0", 0, True, id="by its version"),
-        pytest.param("v0.0.0+unknown", 5, True, id="by its own rules"),
-        pytest.param("v0.0.0+unknown", 0, False, id="not without a proof"),
+        pytest.param("v0.18.0", 0, SPACE_LIMITS, True, id="by its version"),
+        pytest.param("v0.0.0+unknown", 5, SPACE_LIMITS, True, id="by its own rules"),
+        pytest.param("v0.0.0+unknown", 0, SPACE_LIMITS, False, id="not without a proof"),
+        pytest.param("v0.14.1", 0, DESCRIPTIONS, True, id="the first that reads descriptions"),
+        pytest.param("v0.13.2", 0, DESCRIPTIONS, False, id="the last that does not"),
+        pytest.param("v0.0.0+unknown", 5, (0, 18), False, id="rules prove no later version"),
     ],
 )
-async def test_a_daemon_is_known_to_read_limits_of_space(
-    daemon: Known, version: str, max_used: int, known: bool
+async def test_a_daemon_is_known_to_be_new_enough(
+    daemon: Known, version: str, max_used: int, oldest: tuple[int, int], known: bool
 ) -> None:
     control, answers = daemon
     answers[CONTROL + "ListWorkers"] = workers(version, max_used)
 
-    assert await control.knows_space_limits() is known
+    assert await control.is_since(oldest) is known
 
 
 async def test_what_was_pruned_comes_back_record_by_record(daemon: Known) -> None:
