@@ -45,7 +45,8 @@ class Prune:
     and `min_free_space` is free on the disk; `reserved_space` is never gone below.
 
     Daemons before v0.17 ignore `max_used_space` and `min_free_space`, so that one of these alone
-    makes them delete everything. Those before v0.14 match no description. `Control.is_since` tells.
+    makes them delete everything. Those before v0.14 match no description.
+    `Control.is_since` tells.
     """
 
     filters: tuple[str, ...] = ()

@@ -29,12 +29,14 @@ class Asked:
     questions: list[tuple[str, Any]] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)
     failure: str = ""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def solve(self, request: bytes, context: Any) -> bytes:
         frame = control_pb2.SolveRequest.FromString(request)
         self.frames.append(frame)
+        self.begun.set()
         try:
             await self.done.wait()
         except asyncio.CancelledError:
@@ -43,6 +45,8 @@ class Asked:
         return b""
 
     async def evaluate(self, request: bytes, context: Any) -> bytes:
+        # A daemon waits for the build that a question names (control/gateway, lookupForwarder).
+        await self.begun.wait()
         self.questions.append((_build(context), gateway_pb2.SolveRequest.FromString(request)))
         if self.failure:
             await context.abort(grpc.StatusCode.UNKNOWN, self.failure)
