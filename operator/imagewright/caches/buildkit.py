@@ -61,9 +61,7 @@ class BuildKitCache:
 
     async def usage(self) -> int:
         """The bytes of all records. Raises Unavailable."""
-        # A daemon that is not there must not be waited for as long as one that measures.
-        await _asked(self._control.info())
-        return sum(record.size for record in await _asked(self._control.disk_usage()))
+        return sum(record.size for record in await _asked(self._measured()))
 
     async def prune(self, policy: Policy) -> Reclaimed:
         """Free what the policy lets go; records in use stay.
@@ -86,6 +84,16 @@ class BuildKitCache:
         )
         gone = await _asked(self._control.prune(request))
         return Reclaimed(sum(record.size for record in gone), tuple(one.id for one in gone))
+
+    async def _measured(self) -> tuple[Record, ...]:
+        try:
+            async with asyncio.TaskGroup() as asked:
+                # One that is not there must not be waited for as long as one that measures.
+                asked.create_task(self._control.info())
+                measured = asked.create_task(self._control.disk_usage())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return measured.result()
 
     async def _check(self, need: Need) -> None:
         if await _asked(self._control.is_since(need.oldest)):

@@ -1,5 +1,6 @@
 """What a BuildKit daemon is asked for a policy, and what its answers mean."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -132,6 +133,21 @@ async def test_a_dry_run_sends_no_prune() -> None:
     control = FakeControl()
     told = await cache_on(control).prune(Policy(dry_run=True))
     assert (told.size, told.ids, control.asked) == (10, ("a",), [])
+
+
+async def test_a_daemon_that_is_not_there_is_not_waited_for_as_one_that_measures() -> None:
+    class Hung(FakeControl):
+        """One that measures for ever."""
+
+        async def disk_usage(self) -> tuple[Record, ...]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    control = Hung()
+    control.error = Unreachable("no answer in 5 s")
+    with pytest.raises(Unavailable, match="no answer in 5 s"):
+        await cache_on(control).usage()
+    assert len(asyncio.all_tasks()) == 1
 
 
 @pytest.mark.parametrize(
