@@ -3,22 +3,17 @@
 import json
 import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 
 from devstack.server import Command, free_port, listening
+from devstack.tokens import Signer
 
 USERNAME, PASSWORD = "builder", "open-sesame-devstack"  # of throw-away registries
 HTPASSWD = f"{USERNAME}:$2b$05$abcdefghijklmnopqrstuuC6Lwb/8UC5Jp33gJW5OA706GdSw8fay\n"
 """The password by bcrypt, which is what the registry reads."""
-ISSUER, SERVICE = "devstack", "registry"
 PRIVATE = ("htpasswd", "token", "tls")
 """The registries beside the open one: basic authentication; bearer tokens; https and basic."""
 
@@ -58,7 +53,6 @@ class Registries:
             b"".join(part.bytes() for part in server.cert_chain_pems)
         )
         (self.folder / "htpasswd").write_text(HTPASSWD)
-        _write_signer(self.folder)
 
     def commands(self, program: Path) -> list[Command]:
         """How all of them are started."""
@@ -113,9 +107,7 @@ class Registries:
             case "token":
                 # crane follows no realm that is a private address, but it follows a name.
                 realm = f"http://localhost:{self.ports['tokens']}/token"
-                bundle = str(self.folder / "token.crt")
-                token = {"realm": realm, "service": SERVICE, "issuer": ISSUER}
-                return {"auth": {"token": {**token, "rootcertbundle": bundle}}}
+                return {"auth": Signer(self.folder).section(realm)}
             case _:
                 passwords = {"realm": "devstack", "path": str(self.folder / "htpasswd")}
                 return {"auth": {"htpasswd": passwords}}
@@ -124,28 +116,3 @@ class Registries:
 def free_registries(folder: Path) -> Registries:
     """Registries on ports that nobody listens on now."""
     return Registries(folder, {name: free_port() for name in ("plain", *PRIVATE, "tokens")})
-
-
-def _write_signer(folder: Path) -> None:
-    """The key that signs tokens, and its certificate, which the registry trusts."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "token.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "token.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )

@@ -1,59 +1,76 @@
-"""The token server of a registry: bearer tokens for who knows the password, as a process.
+"""The token server of a registry: bearer tokens for who knows a password.
 
 The two ways to ask are those of the distribution project: GET with basic authentication, and POST
-with grant_type=password (docs/spec/auth/token.md and oauth.md). Every request is written to a log,
-without what is secret in it, so that a test sees which way was taken.
+with grant_type=password (docs/spec/auth/token.md and oauth.md). As a process it writes every
+request to a log, without what is secret in it, so that a test sees which way was taken.
 """
 
 import argparse
+import asyncio
 import base64
-import http.server
 import json
-import secrets
-import time
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.x509 import load_pem_x509_certificate
+from aiohttp import web
 
-from devstack.registries import ISSUER, PASSWORD, USERNAME
-
-LIFE_SECONDS = 300
+from devstack.registries import PASSWORD, USERNAME
+from devstack.tokens import LIFE_SECONDS, Signer
 
 
-class Signer:
-    """Makes tokens that the registry trusts, by the key and certificate at these paths."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: by whom, "" for nobody and for who showed a wrong password, and for what."""
 
-    def __init__(self, key: Path, certificate: Path) -> None:
-        loaded = serialization.load_pem_private_key(key.read_bytes(), None)
-        if not isinstance(loaded, rsa.RSAPrivateKey):
-            raise TypeError(f"{key} holds no RSA key.")
-        self._key = loaded
-        der = load_pem_x509_certificate(certificate.read_bytes()).public_bytes(
-            serialization.Encoding.DER
-        )
-        self._chain = [base64.b64encode(der).decode()]
+    method: str
+    user: str
+    scopes: list[str]
 
-    def token(self, service: str, scopes: list[str], *, known: bool) -> str:
-        """A token for what the scopes ask, or, for who is not known, for nothing."""
-        now = int(time.time())
-        claims = {
-            "iss": ISSUER,
-            "sub": USERNAME if known else "",
-            "aud": service,
-            "exp": now + LIFE_SECONDS,
-            "nbf": now - 10,
-            "iat": now,
-            "jti": secrets.token_hex(8),
-            "access": [access_of(scope) for scope in scopes] if known else [],
-        }
-        header = {"typ": "JWT", "alg": "RS256", "x5c": self._chain}
-        text = ".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
-        signature = self._key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
-        return f"{text}.{encoded(signature)}"
+
+@dataclass
+class TokenServer:
+    """Whoever is known may do everything; a tenant, only below a namespace of their own name."""
+
+    signer: Signer
+    passwords: Mapping[str, str] = field(repr=False)
+    tenants: bool = False
+    posts: bool = True
+    """Whether it knows POST; if not, it answers as servers do that know only GET."""
+    url: str = ""
+    seen: list[Asked] = field(default_factory=list)
+    note: Callable[[Asked], None] = lambda _: None
+    """Told of each request, as `seen` is."""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """One request for a token."""
+        if request.method == "POST":
+            if not self.posts:
+                return web.Response(status=405)
+            form = {key: str(value) for key, value in (await request.post()).items()}
+            user, password = form.get("username", ""), form.get("password", "")
+            scopes, nobody = form.get("scope", "").split(), False
+        else:
+            header = request.headers.get("Authorization", "").removeprefix("Basic ")
+            user, _, password = base64.b64decode(header).decode().partition(":")
+            asked = request.query.getall("scope", [])
+            scopes, nobody = [one for scope in asked for one in scope.split()], not header
+        known = self.passwords.get(user) == password
+        self._saw(Asked(request.method, user if known else "", scopes))
+        if not known and not nobody:
+            return web.json_response({}, status=401)
+        allowed = [access_of(scope) for scope in scopes if self._may(user, scope)]
+        token = self.signer.token(user, allowed)
+        said = {"token": token, "access_token": token, "expires_in": LIFE_SECONDS}
+        return web.json_response(said)
+
+    def _saw(self, asked: Asked) -> None:
+        self.seen.append(asked)
+        self.note(asked)
+
+    def _may(self, user: str, scope: str) -> bool:
+        return bool(user) and (not self.tenants or scope.startswith(f"repository:{user}/"))
 
 
 def access_of(scope: str) -> dict[str, object]:
@@ -63,62 +80,41 @@ def access_of(scope: str) -> dict[str, object]:
     return {"type": kind, "name": name, "actions": actions.split(",")}
 
 
-def encoded(data: bytes) -> str:
-    """Base64 as JWTs have it."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+@asynccontextmanager
+async def serve_tokens(server: TokenServer, port: int = 0) -> AsyncIterator[TokenServer]:
+    """Serve it on a port of loopback; on a free one, by default."""
+    application = web.Application()
+    application.router.add_route("*", "/token", server.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/token"
+        yield server
+    finally:
+        await runner.cleanup()
 
 
-def handler(signer: Signer, log: Path) -> type[http.server.BaseHTTPRequestHandler]:
-    """Answers both ways of asking."""
+async def serve_for_ever(folder: Path, port: int) -> None:
+    """Tokens for the one who may use the stack's registries; a line in tokens.jsonl for each."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def note(asked: Asked) -> None:
+        line = {"method": asked.method, "known": bool(asked.user), "scopes": asked.scopes}
+        with (folder / "tokens.jsonl").open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
 
-        def do_GET(self) -> None:  # the library's name
-            query = parse_qs(urlsplit(self.path).query)
-            given = self.headers.get("Authorization", "")
-            pair = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-            wrong = given not in {"", f"Basic {pair}"}
-            self._answer(query, known=given == f"Basic {pair}", wrong=wrong)
-
-        def do_POST(self) -> None:  # the library's name
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            form = parse_qs(body)
-            given = (form.get("username", [""])[0], form.get("password", [""])[0])
-            known = given == (USERNAME, PASSWORD)
-            self._answer(form, known=known, wrong=not known)
-
-        def _answer(self, asked: dict[str, list[str]], *, known: bool, wrong: bool) -> None:
-            scopes = [one for scope in asked.get("scope", []) for one in scope.split()]
-            with log.open("a") as lines:
-                line = {"method": self.command, "known": known, "scopes": scopes}
-                lines.write(json.dumps(line) + "\n")
-            status = HTTPStatus.UNAUTHORIZED if wrong else HTTPStatus.OK
-            service = asked.get("service", [""])[0]
-            token = "" if wrong else signer.token(service, scopes, known=known)
-            said = {"token": token, "access_token": token, "expires_in": LIFE_SECONDS}
-            content = json.dumps({} if wrong else said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            """Nothing but the log of requests: a line of the library would show queries."""
-
-    return Handler
+    server = TokenServer(Signer(folder), {USERNAME: PASSWORD}, note=note)
+    async with serve_tokens(server, port):
+        await asyncio.Event().wait()
 
 
 def main() -> None:
     """Serve until ended."""
     parser = argparse.ArgumentParser(prog="devstack.tokenserver", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="with token.key and token.crt")
+    parser.add_argument("--folder", type=Path, required=True, help="with the key that signs")
     options = parser.parse_args()
-    signer = Signer(options.folder / "token.key", options.folder / "token.crt")
-    serve = handler(signer, options.folder / "tokens.jsonl")
-    http.server.ThreadingHTTPServer(("127.0.0.1", options.port), serve).serve_forever()
+    asyncio.run(serve_for_ever(options.folder, options.port))
 
 
 if __name__ == "__main__":

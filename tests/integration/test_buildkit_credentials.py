@@ -19,6 +19,8 @@ from devstack.debian import program
 from devstack.gitserver import make_repository
 from devstack.registries import PRIVATE, Registries
 from devstack.server import Command, Server, await_ready, free_port, listening, start
+from devstack.tokens import Signer
+from devstack.tokenserver import TokenServer, serve_tokens
 from imagewright.clients.buildkit import definition
 from imagewright.clients.buildkit.auth import Auth, Credential, Credentials
 from imagewright.clients.buildkit.calls import Handler, Stream
@@ -36,7 +38,6 @@ from tests.support.private_git import (
     serve_git_over_http,
     serve_git_over_ssh,
 )
-from tests.support.token_service import TokenService, serve_tokens
 
 _numbers = itertools.count()
 
@@ -91,7 +92,7 @@ class Private:
 
     control: Control
     bearer: str
-    tokens: TokenService
+    tokens: TokenServer
 
 
 def registry(stack: Stack, folder: Path, port: int, auth: Mapping[str, object]) -> Command:
@@ -112,12 +113,14 @@ def registry(stack: Stack, folder: Path, port: int, auth: Mapping[str, object]) 
 async def private(stack: Stack, tmp_path: Path) -> AsyncIterator[Private]:
     async with AsyncExitStack() as running:
         passwords = {"alice": "s3cret", "bob": "b0bs"}
-        tokens = await running.enter_async_context(serve_tokens(TokenService(passwords)))
+        signer = Signer(tmp_path)
+        served = serve_tokens(TokenServer(signer, passwords, tenants=True))
+        tokens = await running.enter_async_context(served)
         port = free_port()
         address = f"unix://{tmp_path / 'd.sock'}"
         place = Place(stack.binaries["buildkitd"], tmp_path)
         for command in (
-            registry(stack, tmp_path, port, tokens.auth(tmp_path)),
+            registry(stack, tmp_path, port, signer.section(tokens.url)),
             buildkitd(place, address, Registries(tmp_path, {"bearer": port})),
         ):
             server = await asyncio.to_thread(_up, command, tmp_path)
@@ -168,7 +171,8 @@ async def test_a_token_is_fetched_by_us_and_the_daemon_never_sees_the_password(
 
     assert "FetchToken" in pushed.calls
     assert set(pushed.calls) | set(pulled.calls) <= BY_US
-    assert set(private.tokens.seen) == {("POST" if posts else "GET", "alice")}
+    asked = {(one.method, one.user) for one in private.tokens.seen}
+    assert asked == {("POST" if posts else "GET", "alice")}
 
 
 async def test_a_token_is_fetched_by_the_daemon_where_we_do_not(private: Private) -> None:
@@ -179,7 +183,7 @@ async def test_a_token_is_fetched_by_the_daemon_where_we_do_not(private: Private
     await build(private.control, solve_of(f"FROM {name}\nCOPY a /b\n"), auth)
 
     assert set(pushed.calls) == {"Credentials"}
-    assert {user for _, user in private.tokens.seen} == {"alice"}
+    assert {one.user for one in private.tokens.seen} == {"alice"}
 
 
 OURS = Credential(USERNAME, PASSWORD)
@@ -233,7 +237,7 @@ async def test_a_token_of_one_tenant_is_not_used_for_another(private: Private) -
     assert again.calls[0] == "VerifyTokenAuthority"
     assert "FetchToken" not in again.calls
     assert bob.calls[0] == "VerifyTokenAuthority"
-    assert {user for _, user in private.tokens.seen[before:]} == {"bob"}
+    assert {one.user for one in private.tokens.seen[before:]} == {"bob"}
 
 
 async def test_a_private_base_is_known_within_a_session(private: Private) -> None:

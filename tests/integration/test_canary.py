@@ -1,7 +1,6 @@
 """Random secrets through every path, and then everything that anybody can see is searched."""
 
 import asyncio
-import base64
 import secrets
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from devstack.builds import Builds
 from devstack.gitserver import make_repository
 from devstack.operator import OperatorProcess
 from devstack.registries import PASSWORD
-from tests.support.private_git import new_key, serve_git_over_http
+from tests.support.private_git import basic_header, new_key, serve_git_over_http
 from tests.support.stack import Kubectl
 from tests.support.workshop import login, secret
 
@@ -71,7 +70,7 @@ async def test_no_secret_is_seen_anywhere(
     await asyncio.to_thread(make_repository, tmp_path / "app", {"Dockerfile": "FROM scratch\n"})
     watcher = Watcher(canaries)
     watching = asyncio.create_task(watcher.run())
-    async with serve_git_over_http(tmp_path, header_of("me", token)) as git:
+    async with serve_git_over_http(tmp_path, basic_header("me", token)) as git:
         for name, spec in specs(stack, f"{git.url}/app", builds.namespace).items():
             await builds.create(name, spec)
         ended = {
@@ -159,8 +158,3 @@ def everything(
     for blob in stack.folder.glob("registry*/docker/registry/v2/blobs/**/data"):
         if namespace in str(blob) or blob.stat().st_size < 1 << 20:
             yield str(blob), blob.read_text(errors="replace")
-
-
-def header_of(username: str, password: str) -> str:
-    """The header that lets in."""
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()

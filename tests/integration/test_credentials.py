@@ -1,7 +1,6 @@
 """Secrets, through the operator: waited for, used at real registries, and shown nowhere."""
 
 import asyncio
-import base64
 import hashlib
 import json
 import secrets
@@ -16,7 +15,7 @@ from devstack.builds import Builds
 from devstack.gitserver import make_repository
 from devstack.images import crane, files_of
 from devstack.operator import OperatorProcess
-from tests.support.private_git import new_key, serve_git_over_http
+from tests.support.private_git import basic_header, new_key, serve_git_over_http
 from tests.support.stack import REPOSITORY, Kubectl
 from tests.support.workshop import digest_with_login, login, secret
 
@@ -231,7 +230,7 @@ async def test_a_private_repository_is_opened_by_its_secret(
 ) -> None:
     token = secrets.token_hex(16)
     commit = await asyncio.to_thread(make_repository, tmp_path / "app", REPOSITORY)
-    header = "Basic " + base64.b64encode(f"me:{token}".encode()).decode()
+    header = basic_header("me", token)
     name = f"{stack.registry}/{builds.namespace}/private:1"
     async with serve_git_over_http(tmp_path, header) as server:
         source = {"url": f"{server.url}/app", "secretRef": {"name": "git"}}
@@ -254,6 +253,6 @@ async def test_a_private_repository_is_opened_by_its_secret(
         await builds.create("refused", spec)
         refused = (await builds.ended("refused")).status
         assert refused["phase"] == "Failed", refused
-    assert set(server.shown) - {"", header} <= {"Basic " + base64.b64encode(b"me:no").decode()}
+    assert set(server.shown) - {"", header} <= {basic_header("me", "no")}
     found = await asyncio.to_thread(files_of, stack, name)
     assert found["main.txt"] == b"from git\n"

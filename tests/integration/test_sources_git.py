@@ -21,8 +21,9 @@ from imagewright.sources.egress import Egress
 from imagewright.sources.fetch import SourceFetcher
 from imagewright.sources.git import GitFetcher
 from imagewright.sources.http import HttpFetcher
-from tests.support.githttp import PASSWORD, USER, GitHttp, serve_private
+from tests.support.private_git import GitOverHttp, basic_header, serve_git_over_http
 
+USER, PASSWORD = "builder", "correct horse"
 HERE = Egress(allow_loopback=True)
 FILES = {"Dockerfile": "FROM scratch\n", "app/main": "one\n"}
 
@@ -79,8 +80,8 @@ def server(base: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def private(base: Path) -> Iterator[GitHttp]:
-    with serve_private(base) as server:
+async def private(base: Path) -> AsyncIterator[GitOverHttp]:
+    async with serve_git_over_http(base, basic_header(USER, PASSWORD)) as server:
         yield server
 
 
@@ -178,7 +179,7 @@ async def test_a_revision_that_is_none_reaches_no_git(
 
 @pytest.mark.parametrize("secret", ["right", "token"])
 async def test_a_private_repository_opens_to_its_secret(
-    sources: SourceFetcher, private: GitHttp, secret: str
+    sources: SourceFetcher, private: GitOverHttp, secret: str
 ) -> None:
     async with sources.tree(Git(f"{private.url}/app", "main", secret=secret), KNOWN) as tree:
         assert read(tree.path) == FILES
@@ -197,7 +198,7 @@ async def test_a_private_repository_opens_to_its_secret(
 )
 async def test_a_wrong_secret_is_told_and_never_shown(  # a table
     sources: SourceFetcher,
-    private: GitHttp,
+    private: GitOverHttp,
     secret: str,
     error: type[Error],
     reason: Reason,
@@ -210,13 +211,13 @@ async def test_a_wrong_secret_is_told_and_never_shown(  # a table
 
 
 async def test_who_lost_his_access_gets_nothing_from_the_cache(
-    sources: SourceFetcher, private: GitHttp
+    sources: SourceFetcher, private: GitOverHttp
 ) -> None:
     source = Git(f"{private.url}/app", "main", secret="right")
     at = await sources.resolve(source, KNOWN)
     async with sources.tree(at, KNOWN):
-        assert any(private.asked)
-    private.password = "another"
+        assert any(private.shown)
+    private.allowed.clear()
     with pytest.raises(Rejected, match="does not accept"):
         async with sources.tree(at, KNOWN):
             pytest.fail("the cache gave it out")
@@ -224,27 +225,27 @@ async def test_who_lost_his_access_gets_nothing_from_the_cache(
 
 @pytest.mark.row("S17")
 async def test_a_redirect_takes_no_credential_and_no_request_elsewhere(
-    sources: SourceFetcher, private: GitHttp, base: Path
+    sources: SourceFetcher, private: GitOverHttp, base: Path
 ) -> None:
-    with serve_private(base) as other:
+    async with serve_git_over_http(base) as other:
         private.redirect = other.url
         with pytest.raises(Failed, match="redirects elsewhere"):
             await sources.resolve(Git(f"{private.url}/app", secret="right"), KNOWN)
-        assert other.asked == []
+        assert other.shown == []
 
 
 @pytest.mark.row("S17")
 async def test_a_submodule_elsewhere_gets_no_credential(
-    sources: SourceFetcher, private: GitHttp, base: Path
+    sources: SourceFetcher, private: GitOverHttp, base: Path
 ) -> None:
-    with serve_private(base) as other:
+    async with serve_git_over_http(base) as other:
         make_repository(base / "outer", FILES)
         _add_submodule(base / "outer", base / "app", f"{other.url}/app")
         source = Git(f"{private.url}/outer", "main", submodules=True, secret="right")
         with pytest.raises(Rejected, match="does not accept"):
             async with sources.tree(source, KNOWN):
                 pytest.fail("it was fetched")
-        assert not any(other.asked), "only requests without a credential came"
+        assert not any(other.shown), "only requests without a credential came"
 
 
 def _add_submodule(outer: Path, inner: Path, url: str) -> str:

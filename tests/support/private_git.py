@@ -1,6 +1,7 @@
 """Private git repositories on loopback: over http with a header, and over SSH with a key."""
 
 import asyncio
+import base64
 import getpass
 import os
 import subprocess
@@ -24,17 +25,23 @@ from devstack.server import Command, await_ready, free_port, listening, start
 
 @dataclass
 class GitOverHttp:
-    """Serves repositories below `folder` to whoever shows one of the allowed headers."""
+    """Serves repositories below `folder` to whoever shows one of the allowed headers.
+
+    `shown` are the Authorization headers that came; `redirect` sends every request elsewhere.
+    """
 
     folder: Path
     allowed: set[str]
     url: str = ""
+    redirect: str = ""
     shown: list[str] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.Response:
         """One request, as CGI wants it (git-http-backend(1))."""
         shown = request.headers.get("Authorization", "")
         self.shown.append(shown)
+        if self.redirect:
+            raise web.HTTPFound(self.redirect + request.path_qs)
         if shown not in self.allowed:
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
         body = await request.read()
@@ -69,6 +76,11 @@ class GitOverHttp:
         return web.Response(status=status, body=content, headers=headers)
 
 
+def basic_header(user: str, password: str) -> str:
+    """The header that shows these."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
 @asynccontextmanager
 async def serve_git_over_http(folder: Path, *allowed: str) -> AsyncIterator[GitOverHttp]:
     """Serve `folder` on a free port of loopback."""
@@ -80,8 +92,10 @@ async def serve_git_over_http(folder: Path, *allowed: str) -> AsyncIterator[GitO
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     service.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield service
-    await runner.cleanup()
+    try:
+        yield service
+    finally:
+        await runner.cleanup()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import pytest
 
 import devstack
 from devstack.operator import OperatorProcess, start_operator
-from devstack.registries import PASSWORD, SERVICE, USERNAME
+from devstack.registries import PASSWORD, USERNAME
+from devstack.tokens import SERVICE
 from tests.support.stack import Kubectl
 
 
