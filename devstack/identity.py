@@ -40,7 +40,7 @@ def operator_kubeconfig(tools: dict[str, Path], folder: Path) -> Path:
     kubectl = [str(tools["kubectl"]), f"--kubeconfig={admin}"]
     run([*kubectl, "apply", "--server-side", "--force-conflicts", f"--filename={rendered}"])
     run([*kubectl, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
-    _await_served([*kubectl, "get", "imagebuilds", "--all-namespaces"])
+    _await_served([*kubectl, "get", "imagebuilds,buildcacheprunes", "--all-namespaces"])
     return renew_token(tools, folder)
 
 
