@@ -60,6 +60,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program(
         "buildctl", "buildkit", "github.com/moby/buildkit/cmd/buildctl", "some seconds", "0.32"
     ),
+    Program("docker-buildx", "buildx", "github.com/docker/buildx/cmd/buildx", "2 minutes"),
     Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 minutes"),
     Program("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "4 minutes"),
 )

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from imagewright.admission import Admission, WorkerTls
 from imagewright.backend import Backend
 from imagewright.builders.buildkit import BuildKitBuilder
 from imagewright.builders.classic import ClassicBuilder
@@ -36,7 +37,9 @@ from imagewright.metrics import Metrics
 from imagewright.pools.discovery import Opener
 from imagewright.pools.pool import Pool, Terms, Worker
 from imagewright.ports import Builder, Cache, ImageStore, Keyring, Sources
-from imagewright.settings import PoolSettings, RegistrySettings, Settings, TlsSettings
+from imagewright.scheduler import Scheduler
+from imagewright.servers.gateway import Gateway, serve_gateway
+from imagewright.settings import ENGINE, PoolSettings, RegistrySettings, Settings, TlsSettings
 from imagewright.sources.egress import Egress
 from imagewright.sources.fetch import SourceFetcher
 from imagewright.sources.git import GitFetcher
@@ -45,8 +48,6 @@ from imagewright.sources.oci import OciFetcher
 
 RegistryAccess = Callable[[Keyring], Access]
 """How registries are spoken to in the name of a build."""
-ENGINE = "docker+"
-"""How the address of a Docker Engine begins, such as docker+unix:///run/docker.sock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,34 @@ async def pool_of(settings: PoolSettings, opener: Opener, metrics: Metrics) -> A
         yield pool
     finally:
         await pool.close()
+
+
+@asynccontextmanager
+async def gateway_of(
+    settings: Settings, scheduler: Scheduler, metrics: Metrics, now: Callable[[], datetime]
+) -> AsyncIterator[Gateway | None]:
+    """The gateway, where the settings have one. Raises OSError where a file cannot be read."""
+    own = settings.gateway
+    if own is None:
+        yield None
+        return
+    pool = next(pool for pool in settings.pools if pool.name == own.pool)
+    tls = await asyncio.to_thread(worker_tls, pool.tls) if pool.tls else WorkerTls()
+    admission = Admission(scheduler, own, tls, now)
+    gateway = await serve_gateway(own, admission.admit, metrics)
+    try:
+        yield gateway
+    finally:
+        await gateway.close(0)
+
+
+def worker_tls(settings: TlsSettings) -> WorkerTls:
+    """TLS for connections whose bytes are a client's own; blocks. Raises OSError."""
+    context = ssl.create_default_context(cafile=settings.ca)
+    context.set_alpn_protocols(["h2"])
+    if settings.cert is not None:
+        context.load_cert_chain(settings.cert, settings.key)
+    return WorkerTls(context, settings.server_name)
 
 
 def terms_of(settings: PoolSettings) -> Terms:

@@ -17,7 +17,7 @@ import structlog
 from imagewright.api.buildcacheprune import BuildCachePrune
 from imagewright.api.crd import BUILD_CACHE_PRUNE, IMAGE_BUILD
 from imagewright.api.imagebuild import ImageBuild
-from imagewright.assembly import opener_of, pool_of, shared_of
+from imagewright.assembly import gateway_of, opener_of, pool_of, shared_of
 from imagewright.domain.facts import Closing
 from imagewright.domain.plan import Plan
 from imagewright.domain.prune import SOURCES, Target
@@ -115,10 +115,21 @@ async def run(settings: Settings) -> None:
         ]
         address = (settings.ops.host, settings.ops.port)
         port = await stack.enter_async_context(serve_ops(address, metrics, operator.not_ready))
-        log.info("Operator began", ops_port=port, pools=[pool.name for pool in pools])
+        gateway = await stack.enter_async_context(
+            gateway_of(settings, operator.scheduler, metrics, clock)
+        )
+        log.info(
+            "Operator began",
+            ops_port=port,
+            gateway_port=gateway.port if gateway else None,
+            pools=[pool.name for pool in pools],
+        )
         async with background(operator, stop.set):
             await stop.wait()
-            await _drain(operator, settings.drain_seconds)
+            drains = [_drain(operator, settings.drain_seconds)]
+            if gateway is not None:
+                drains.append(gateway.close(settings.drain_seconds))
+            await asyncio.gather(*drains)
     log.info("Operator ended")
 
 

@@ -67,6 +67,24 @@ class Metrics:
         self.watch_restarts = Counter(
             "imagebuild_watch_restarts", "Times the watch was begun again.", registry=registry
         )
+        self.gateway_connections = Gauge(
+            "imagebuild_gateway_connections",
+            "Clients of BuildKit that have a slot (busy), or wait for one (waiting).",
+            ["pool", "state"],
+            registry=registry,
+        )
+        self.gateway_refused = Counter(
+            "imagebuild_gateway_refused",
+            "Clients of BuildKit that got no slot, by reason.",
+            ["pool", "reason"],
+            registry=registry,
+        )
+        self.gateway_bytes = Counter(
+            "imagebuild_gateway_bytes",
+            "Bytes between clients of BuildKit and workers: up is to the worker.",
+            ["pool", "way"],
+            registry=registry,
+        )
         self.prunes = Counter(
             "buildcacheprune",
             "Prunes that ended, counted once their status is written.",

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -25,6 +26,9 @@ from pydantic_settings import (
 from pydantic_settings import (
     SettingsError as PydanticSettingsError,
 )
+
+ENGINE = "docker+"
+"""How the address of a Docker Engine begins, such as docker+unix:///run/docker.sock."""
 
 
 class SettingsError(Exception):
@@ -104,6 +108,12 @@ class PoolSettings(Part):
     registries: RegistrySettings | None = None
     """Instead of the operator's own, for what this pool's images are pushed to."""
 
+    @property
+    def is_buildkit(self) -> bool:
+        """Whether all of its workers are BuildKit daemons."""
+        engines = any(address.startswith(ENGINE) for address in self.workers)
+        return self.kind == "buildkit" and not engines
+
     @model_validator(mode="after")
     def _has_workers(self) -> Self:
         if bool(self.workers) == bool(self.service):
@@ -130,6 +140,27 @@ class OpsSettings(Part):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
 
 
+class GatewaySettings(Part):
+    """The front door for clients of BuildKit; clients without a certificate of `ca` stay out."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 1234
+    pool: str = "default"
+    """Whose workers its clients get."""
+    ca: Path
+    """PEM of the authority that signs clients' certificates."""
+    cert: Path
+    key: Path
+    waiting: Annotated[int, Field(ge=0)] = 256
+    """How many clients may wait for a slot; the next one is refused."""
+    waiting_per_tenant: Annotated[int, Field(ge=0)] = 64
+    """How many of one organization (O), or of one name (CN) where a certificate has no O."""
+    wait_seconds: Annotated[float, Field(gt=0)] = 3600
+    idle_seconds: Annotated[float, Field(gt=0)] = 600
+    """How long nothing may go either way before a client is asked to go."""
+    handshake_seconds: Annotated[float, Field(gt=0)] = 10
+
+
 class Settings(BaseSettings):
     """All of it, frozen."""
 
@@ -143,6 +174,7 @@ class Settings(BaseSettings):
     )
 
     pools: list[PoolSettings] = [PoolSettings(workers=["unix:///run/buildkit/buildkitd.sock"])]
+    gateway: GatewaySettings | None = None
     registries: RegistrySettings = RegistrySettings()
     sources: SourceSettings = SourceSettings()
     namespaces: list[str] = []
@@ -171,6 +203,23 @@ class Settings(BaseSettings):
         if twice is not None:
             raise ValueError(f"two pools scale the StatefulSet {twice}: leave it to one of them")
         return pools
+
+    @field_validator("gateway")
+    @classmethod
+    def _of_buildkit(
+        cls, gateway: GatewaySettings | None, info: ValidationInfo
+    ) -> GatewaySettings | None:
+        # Pools that were refused are not there; that is complained of already.
+        if gateway is None or "pools" not in info.data:
+            return gateway
+        fit = [pool.name for pool in info.data["pools"] if pool.is_buildkit]
+        if gateway.pool not in fit:
+            known = f"name one of these: {', '.join(fit)}" if fit else "there is none: add one"
+            raise ValueError(
+                f"pool {gateway.pool} is no pool of BuildKit daemons only, and others have no use "
+                f"for a gateway; {known}, or leave gateway out"
+            )
+        return gateway
 
     @classmethod
     def settings_customise_sources(  # noqa: PLR0913  # the library's signature

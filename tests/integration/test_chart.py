@@ -42,6 +42,16 @@ EVERYTHING: dict[str, Any] = {
             "autoscale": {"statefulSet": "bk", "min": 1, "max": 3, "idleSeconds": 60},
         },
     ],
+    "gateway": {
+        "enabled": True,
+        "secretName": "gateway-tls",
+        "port": 2345,
+        "waiting": 10,
+        "waitingPerTenant": 2,
+        "waitSeconds": 60,
+        "idleSeconds": 120,
+        "service": {"type": "LoadBalancer", "annotations": {"example.test/door": "front"}},
+    },
     "serviceAccount": {"annotations": {"example.test/role": "builder"}},
     "metrics": {"service": {"annotations": {"example.test/scrape": "true"}}},
     "podAnnotations": {"example.test/note": "one"},
@@ -241,6 +251,8 @@ def test_a_real_api_server_takes_what_is_rendered(chart: Chart, values: dict[str
         pytest.param(
             {"drainSeconds": 50}, "terminationGracePeriodSeconds", id="killed while it drains"
         ),
+        pytest.param({"gateway": {"enabled": True}}, "gateway.secretName", id="no certificate"),
+        pytest.param({"gateway": {"waiting": -1}}, "/gateway/waiting", id="no number of clients"),
         pytest.param(
             {"serviceAccount": {"create": False}}, "serviceAccount.name", id="no account named"
         ),
@@ -510,6 +522,28 @@ def test_one_operator_runs_at_a_time_with_the_configuration_mounted(chart: Chart
     assert mounts["/etc/imagewright/config.yaml"]["readOnly"]
     assert "/tmp" in mounts  # noqa: S108 - the folder of a container
     assert spec["template"]["spec"]["enableServiceLinks"] is False
+
+
+def test_the_gateway_is_there_only_where_it_is_asked_for(chart: Chart) -> None:
+    documents = chart.documents(EVERYTHING)
+    config = yaml.safe_load(only(documents, "ConfigMap")["data"]["config.yaml"])["gateway"]
+    (service,) = [
+        one
+        for one in of_kind(documents, "Service")
+        if one["metadata"]["name"] == "imagewright-gateway"
+    ]
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert [port["port"] for port in service["spec"]["ports"]] == [config["port"]] == [2345]
+    container = container_of(documents)
+    assert {port["name"]: port["containerPort"] for port in container["ports"]}["gateway"] == 2345
+    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    folders = {str(Path(config[name]).parent) for name in ("ca", "cert", "key")}
+    volumes = {one["name"]: one for one in pod_of(documents)["spec"]["volumes"]}
+    assert volumes[mounts[folders.pop()]]["secret"]["secretName"] == "gateway-tls"
+    assert not folders
+    assert (config["waiting"], config["waitingPerTenant"]) == (10, 2)
+
+    assert "gateway" not in chart.render()
 
 
 def test_the_workers_certificates_are_mounted_where_the_configuration_says(chart: Chart) -> None:

@@ -20,6 +20,21 @@ pools:
       serverName: {{ .tls.serverName | default "" | quote }}
     {{- end }}
   {{- end }}
+{{- with .Values.gateway }}
+{{- if .enabled }}
+gateway:
+  host: "0.0.0.0"
+  port: {{ .port }}
+  pool: {{ .pool | quote }}
+  ca: /etc/imagewright/gateway/ca.crt
+  cert: /etc/imagewright/gateway/tls.crt
+  key: /etc/imagewright/gateway/tls.key
+  waiting: {{ .waiting }}
+  waitingPerTenant: {{ .waitingPerTenant }}
+  waitSeconds: {{ .waitSeconds }}
+  idleSeconds: {{ .idleSeconds }}
+{{- end }}
+{{- end }}
 registries:
   plainHttp: {{ toJson .Values.registries.plainHttp }}
   {{- if .Values.registries.caSecretName }}
