@@ -1,4 +1,4 @@
-"""python -m bench.gateway: buildctl through the gateway against buildctl on the worker itself.
+"""Clients of BuildKit: buildctl through the gateway against buildctl on the worker itself.
 
 The worker is dialled on its own socket, without TLS, so what mutual TLS costs at both of its ends
 is in the ratio.
@@ -7,7 +7,6 @@ is in the ratio.
 import argparse
 import asyncio
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,8 +55,15 @@ def workload(folder: Path, dockerfile: str) -> Workload:
     return Workload(str(folder), {}, ["build", "--frontend", "dockerfile.v0", *local])
 
 
-async def measure(stack: devstack.Stack, folder: Path, pairs: int) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What a user may choose."""
+    parser.add_argument("--pairs", type=int, default=20, help="of no-ops; of contexts half of it")
+
+
+async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespace) -> None:
     """Both figures; the last line is for programs."""
+    pairs = options.pairs
+    print(f"load average at the start: {Path('/proc/loadavg').read_text().split()[0]}")
     authority = Authority(folder / "own")
     running = start_operator(
         folder / "operator",
@@ -97,23 +103,3 @@ def tell(title: str, pairs: list[Pair]) -> None:
     print(f"  gateway ms min/p50/p99: {spread([one.operator for one in pairs])}")
     print(f"  direct  ms min/p50/p99: {spread([one.direct for one in pairs])}")
     print(f"  R = {estimate([one.ratio for one in pairs])}", flush=True)
-
-
-def main() -> None:
-    """Bring the servers up, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=20, help="of no-ops; of contexts half of it")
-    options = parser.parse_args()
-    name = os.environ.get("DEVSTACK_NAME", "bench")
-    stack = devstack.up(name)
-    try:
-        load = Path("/proc/loadavg").read_text().split()[0]
-        print(f"load average at the start: {load}")
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(measure(stack, Path(folder), options.pairs))
-    finally:
-        devstack.down(name)
-
-
-if __name__ == "__main__":
-    main()

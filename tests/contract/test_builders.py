@@ -13,7 +13,7 @@ from bench.processes import appeared, vanished
 from devstack.gitserver import make_repository, serve_git
 from devstack.images import crane, files_of
 from devstack.webserver import Archive, serve_archive
-from imagewright.assembly import ENGINE, Shared, buildkit_worker, engine_worker, shared_of
+from imagewright.assembly import Shared, buildkit_worker, engine_worker, shared_of
 from imagewright.backend import Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.outcome import Built
@@ -21,7 +21,7 @@ from imagewright.domain.plan import BUILDKIT, CLASSIC, Git, Http, Inline, Oci, P
 from imagewright.domain.progress import Advance, Progress
 from imagewright.main import clock
 from imagewright.ports import Failed, Rejected
-from imagewright.settings import Settings, SourceSettings
+from imagewright.settings import ENGINE, Settings, SourceSettings
 from tests.support.parts import FakeKeyring, a_backend
 from tests.support.stack import REPOSITORY
 

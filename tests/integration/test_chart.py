@@ -543,7 +543,10 @@ def test_the_gateway_is_there_only_where_it_is_asked_for(chart: Chart) -> None:
     assert not folders
     assert (config["waiting"], config["waitingPerTenant"]) == (10, 2)
 
-    assert "gateway" not in chart.render()
+    closed = chart.documents()
+    assert "gateway" not in only(closed, "ConfigMap")["data"]["config.yaml"]
+    assert [port["name"] for port in container_of(closed)["ports"]] == ["ops"]
+    assert len(of_kind(documents, "Service")) == len(of_kind(closed, "Service")) + 1
 
 
 def test_the_workers_certificates_are_mounted_where_the_configuration_says(chart: Chart) -> None:

@@ -95,15 +95,17 @@ def test_settings_come_from_the_file_and_the_environment_wins(
         (
             "drainSeconds: 3\ngateway: {ca: /c, cert: /c, key: /k, pool: other}\n",
             (
-                "line 2: gateway: Value error, pool other is no pool of BuildKit daemons only, and "
-                "others have no use for a gateway; name one of these: default, or leave gateway out"
+                "line 2: gateway: Value error, pool other is no pool of BuildKit daemons only, "
+                "and others have no use for a gateway; name one of these: default, or leave "
+                "gateway out"
             ),
         ),
         (
             "pools:\n- workers: ['docker+tcp://b:1']\ngateway: {ca: /c, cert: /c, key: /k}\n",
             (
                 "line 3: gateway: Value error, pool default is no pool of BuildKit daemons only, "
-                "and others have no use for a gateway; there is none: add one, or leave gateway out"
+                "and others have no use for a gateway; there is none: add one, or leave gateway "
+                "out"
             ),
         ),
         ("gateway: {ca: /c, cert: /c}\n", "line 1: gateway.key: Field required"),
