@@ -65,16 +65,21 @@ class Guest(asyncio.BufferedProtocol):
         self._refuse()
         # From here on its going is what is waited for, and no end of the task that waits.
         self.lost = self._gone.set
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._gone.wait()
+        await self._leaving()
         if not self._gone.is_set():
             self._transport.write(goaway(NO_ERROR))
             self._transport.close()
+            await self._leaving()
+
+    async def _leaving(self) -> None:
+        """Until it is gone, or has had its time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._gone.wait()
 
     def abort(self) -> None:
         """Hang up; a client that was spliced is its pipe's."""
-        if not self.spliced and not self._transport.is_closing():
+        if not self.spliced:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -287,6 +287,7 @@ async def test_a_worker_that_breaks_off_ends_the_client_and_is_not_replaced(
             wire.writers[0].close()
             assert await reader.read() == settings() + b"last words"
             writer.close()
+            await writer.wait_closed()
             await until(lambda: not house.gateway._tasks)
     assert doorman.order == ["team/dev waits", "leased", "given back"]
 
