@@ -32,6 +32,10 @@ LOGIN_LIFE = timedelta(minutes=10)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 SHORT_LIFE = 3.0
 """A kopf that lives shorter than this many seconds is started again with a growing pause."""
+CHUNK = 100
+"""Objects in a page of a list: as many bodies are in memory at once."""
+IDLE_SECONDS = 0.1
+"""For so long after an event an object has a task, a queue and its body in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +183,48 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = 70
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = CHUNK
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.persistence.finalizer = f"{GROUP}/kopf"
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     # It says "succeeded" for every event at INFO.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     return settings
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """Compares nothing: kopf's own copies every body in full at every event, and writes it down."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing of the body."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was handled before."""
+
+    def store(self, **_: Any) -> None:
+        """Write nothing."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Remembers nothing: an `on.event` handler has no progress."""
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was begun."""
+
+    def store(self, **_: Any) -> None:
+        """Write nothing."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing is there."""
+
+    def touch(self, **_: Any) -> None:
+        """Write nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """There is nothing of ours in it."""
+        return essence
 
 
 def watched() -> set[str]:
