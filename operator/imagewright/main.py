@@ -36,7 +36,7 @@ from imagewright.reconcile.workqueue import WorkQueue
 from imagewright.scheduler import Scheduler
 from imagewright.servers.ops import serve_ops
 from imagewright.settings import Settings
-from imagewright.watch import Sink, Watch
+from imagewright.watch.watch import Sink, Watch
 from imagewright.workforce import Keeper, keepers_of
 
 log = structlog.get_logger("main")
@@ -156,7 +156,7 @@ def _wired(
     world = World(cluster, store, jobs, scheduler, metrics, keyrings, clock, holder)
     reconciler = BuildReconciler(world, queue.add_in)
     resync = Resync(cluster, store, settings.resync_seconds)
-    sinks = {IMAGE_BUILD.plural: Sink(store.see, store.drop, resync.ask)}
+    sinks = {IMAGE_BUILD.plural: Sink(store.idle, store.see, store.drop, resync.ask)}
     if pruning is not None:
         sinks[BUILD_CACHE_PRUNE.plural] = pruning.sink
     watch = Watch(sinks, settings, metrics)
@@ -178,7 +178,7 @@ def _pruning(
     world = PruneWorld(cluster, store, prunes, caches, metrics, clock)
     reconciler = PruneReconciler(world, queue.add_in)
     resync = Resync(cluster, store, resync_seconds)
-    sink = Sink(store.see, store.drop, resync.ask)
+    sink = Sink(store.idle, store.see, store.drop, resync.ask)
     return Pruning(queue, prunes, resync, reconciler, sink)
 
 

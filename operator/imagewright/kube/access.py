@@ -1,80 +1,98 @@
-"""Who we are to the API server, and how to reach it: from a kubeconfig or from inside a Pod."""
+"""How to reach the API server, and as whom: from a kubeconfig or from inside a Pod."""
 
 import asyncio
+import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from kubernetes.aio import config
-from kubernetes.aio.client import Configuration
+from imagewright.kube.identity import Identity, NoAccess, from_token_file
+from imagewright.kube.kubeconfig import read_context
 
-TOKEN_SECONDS = 60.0
-"""For so long a token that was read is used before it is read again."""
-IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a Pod finds its token and its cluster's authority."""
+OWN_KUBECONFIG = "~/.kube/config"
 
 
-@dataclass(frozen=True, slots=True)
 class Access:
-    """An API server's URL, the TLS to speak to it, and the header that says who asks."""
+    """An API server's URL, the TLS to speak to it, and the header that says who asks.
 
-    server: str
-    authorization: Callable[[], Awaitable[str]]
-    """The value of the Authorization header, fresh; empty where a certificate says who we are."""
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    verify: bool = True
+    `authorities` are PEM certificates, the system's where they are None. `identify` blocks; so
+    one is made in a thread. Raises NoAccess.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        authorities: str | None,
+        identify: Callable[[], Identity],
+        *,
+        verify: bool = True,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._authorities, self._identify, self._verify = authorities, identify, verify
+        self._identity = identify()
+
+    async def authorization(self) -> str:
+        """The value of the Authorization header, fresh; empty where a certificate says it.
+
+        Raises NoAccess.
+        """
+        if time.monotonic() > self._identity.until:
+            self._identity = await asyncio.to_thread(self._identify)
+        return self._identity.header
 
     def tls(self) -> ssl.SSLContext:
-        """The TLS to speak to the server. Raises OSError where a file cannot be read."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if not self.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        """The TLS to speak to the server; blocks. Raises NoAccess."""
+        try:
+            context = ssl.create_default_context(cadata=self._authorities)
+            if not self._verify:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if self._identity.certificate:
+                _present(context, self._identity)
+        except ssl.SSLError as error:
+            raise NoAccess(f"A certificate for {self.server} is none: {error}.") from error
         return context
 
 
 async def load_access(kubeconfig: str = "") -> Access:
     """The access of `kubeconfig`, or of the Pod we are in, or of the user's own kubeconfig.
 
-    Raises kubernetes' ConfigException where there is none.
+    Raises NoAccess where there is none.
     """
-    # The library's loader is a coroutine that reads files as it goes: it has a thread's loop.
-    return await asyncio.to_thread(lambda: asyncio.run(_load(kubeconfig)))
+    if not kubeconfig and (IN_CLUSTER / "token").exists():
+        return await asyncio.to_thread(_of_pod, IN_CLUSTER)
+    paths = kubeconfig or os.environ.get("KUBECONFIG") or OWN_KUBECONFIG
+    return await asyncio.to_thread(_of_kubeconfig, paths)
 
 
-async def _load(kubeconfig: str) -> Access:
-    configuration = Configuration()
-    if not kubeconfig and IN_CLUSTER.exists():
-        config.load_incluster_config(configuration)
-    else:
-        await config.load_kube_config(
-            config_file=kubeconfig or None, client_configuration=configuration
-        )
+def _of_pod(folder: Path) -> Access:
+    try:
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        authorities = (folder / "ca.crt").read_text()
+    except (KeyError, OSError) as error:
+        raise NoAccess(f"This looks like a Pod, but its cluster is not told: {error}.") from error
+    host = f"[{host}]" if ":" in host else host
     return Access(
-        server=configuration.host.rstrip("/"),
-        authorization=_authorization(configuration),
-        ca_file=configuration.ssl_ca_cert,
-        cert_file=configuration.cert_file,
-        key_file=configuration.key_file,
-        verify=configuration.verify_ssl,
+        f"https://{host}:{port}", authorities, partial(from_token_file, folder / "token")
     )
 
 
-def _authorization(configuration: Any) -> Callable[[], Awaitable[str]]:
-    read_at = time.monotonic()
+def _of_kubeconfig(paths: str) -> Access:
+    context = read_context(paths)
+    server = context.cluster.fields.get("server")
+    if not server:
+        raise NoAccess(f"The cluster of the current context in {paths} has no server.")
+    authorities = context.cluster.text("certificate-authority") or None
+    verify = not context.cluster.fields.get("insecure-skip-tls-verify", False)
+    return Access(server, authorities, context.identify, verify=verify)
 
-    async def header() -> str:
-        nonlocal read_at
-        hook = configuration.refresh_api_key_hook
-        # A service account's token is renewed on disk well before its hour is over.
-        if hook is not None and time.monotonic() - read_at > TOKEN_SECONDS:
-            read_at = time.monotonic()
-            await asyncio.to_thread(hook, configuration)
-        return str(configuration.api_key.get("BearerToken", ""))
 
-    return header
+def _present(context: ssl.SSLContext, identity: Identity) -> None:
+    """Let the context show a certificate. It reads files only: this one is never on a disk."""
+    with os.fdopen(os.memfd_create("identity"), "w") as file:
+        file.write(f"{identity.certificate}\n{identity.key}")
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

@@ -54,14 +54,15 @@ class Store(Generic[ObjectT]):
         """All that are known."""
         return frozenset(self._objects)
 
+    def idle(self, body: Body) -> bool:
+        """Whether nothing would come of seeing this: over, and not known. For any thread."""
+        return body["metadata"]["uid"] not in self._objects and self._kind.settled(body)
+
     def see(self, body: Body) -> bool:
         """Take in a version of an object, and wake who looks after it. True where it was news."""
-        uid = body["metadata"]["uid"]
-        if uid not in self._objects and self._kind.settled(body):
+        if self.idle(body) or not self.keep(body):
             return False
-        if not self.keep(body):
-            return False
-        self._wake(uid)
+        self._wake(body["metadata"]["uid"])
         return True
 
     def keep(self, body: Body) -> bool:
@@ -106,7 +107,7 @@ def settled(body: Body) -> bool:
     return (
         status.get("phase") in FINAL
         and status.get("observedGeneration") == body["metadata"].get("generation")
-        and body["spec"].get("ttlSecondsAfterFinished") is None
+        and (body.get("spec") or {}).get("ttlSecondsAfterFinished") is None
     )
 
 

@@ -1,4 +1,4 @@
-"""The only module that speaks kopf: it hands events over, and may die without a build noticing.
+"""kopf under supervision: it hands events over, and may die without a build noticing.
 
 kopf ends itself on some watch errors, and then cancels every task of its loop. So it runs in a
 thread and loop of its own, under a supervisor that starts it again; builds live in the main loop.
@@ -7,41 +7,38 @@ Its handlers are `on.event` alone: all other kinds write annotations and finaliz
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
 import structlog
 
 from imagewright.api.imagebuild import GROUP, VERSION
-from imagewright.kube.access import Access, load_access
+from imagewright.kube.access import load_access
 from imagewright.metrics import Metrics
 from imagewright.ports import Body
 from imagewright.settings import Settings
+from imagewright.watch.quiet import watch_settings
+from imagewright.watch.session import session
 
 log = structlog.get_logger("watch")
 LOOK_SECONDS = 0.25
 WATCHER = "watcher for "
 LOGIN_PAUSE = 1.0
-LOGIN_LIFE = timedelta(minutes=10)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 SHORT_LIFE = 3.0
 """A kopf that lives shorter than this many seconds is started again with a growing pause."""
-CHUNK = 100
-"""Objects in a page of a list: as many bodies are in memory at once."""
-IDLE_SECONDS = 0.1
-"""For so long after an event an object has a task, a queue and its body in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """Where what is seen of one kind goes; all three are called in the main loop."""
+    """Where what is seen of one kind goes; all but `idle` are called in the main loop."""
 
+    idle: Callable[[Body], bool]
+    """Whether nothing would come of seeing this; called in kopf's thread."""
     seen: Callable[[Body], object]
     deleted: Callable[[str], None]
     restarted: Callable[[], None]
@@ -132,10 +129,11 @@ class Watch:
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
+        idle = {plural: sink.idle for plural, sink in self._sinks.items()}
 
         @kopf.on.login(registry=registry, backoff=LOGIN_PAUSE)
-        async def login(**_: Any) -> kopf.ConnectionInfo:
-            return await connection(await load_access(self._kubeconfig))
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            return await session(await load_access(self._kubeconfig), idle)
 
         for plural, sink in self._sinks.items():
             self._listen(registry, plural, sink)
@@ -153,78 +151,6 @@ class Watch:
     def _watching(self) -> bool:
         """Whether a watcher of kopf's runs in this loop for each kind."""
         return set(self._sinks) <= watched()
-
-
-async def connection(access: Access) -> kopf.ConnectionInfo:
-    """The access in kopf's words; kopf asks again well within the life of a Pod's token."""
-    scheme, _, token = (await access.authorization()).partition(" ")
-    return kopf.ConnectionInfo(
-        server=access.server,
-        ca_path=access.ca_file,
-        insecure=not access.verify,
-        scheme=scheme or None,
-        token=token or None,
-        certificate_path=access.cert_file,
-        private_key_path=access.key_file,
-        expiration=datetime.now(UTC) + LOGIN_LIFE,
-    )
-
-
-def watch_settings() -> kopf.OperatorSettings:
-    """Settings that make kopf write nothing, notice a dead connection, and come back soon."""
-    settings = kopf.OperatorSettings()
-    settings.peering.standalone = True
-    settings.posting.enabled = False
-    settings.scanning.disabled = True
-    settings.networking.request_timeout = 30
-    settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 2)
-    settings.watching.server_timeout = 300
-    settings.watching.client_timeout = 330
-    settings.watching.connect_timeout = 10
-    settings.watching.inactivity_timeout = 70
-    settings.watching.chunk_size = CHUNK
-    settings.queueing.idle_timeout = IDLE_SECONDS
-    settings.persistence.finalizer = f"{GROUP}/kopf"
-    settings.persistence.diffbase_storage = NoDiffs()
-    settings.persistence.progress_storage = NoProgress()
-    # It says "succeeded" for every event at INFO.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    return settings
-
-
-class NoDiffs(kopf.DiffBaseStorage):
-    """Compares nothing: kopf's own copies every body in full at every event, and writes it down."""
-
-    def build(self, **_: Any) -> kopf.BodyEssence:
-        """Nothing of the body."""
-        return kopf.BodyEssence()
-
-    def fetch(self, **_: Any) -> None:
-        """Nothing was handled before."""
-
-    def store(self, **_: Any) -> None:
-        """Write nothing."""
-
-
-class NoProgress(kopf.ProgressStorage):
-    """Remembers nothing: an `on.event` handler has no progress."""
-
-    def fetch(self, **_: Any) -> None:
-        """Nothing was begun."""
-
-    def store(self, **_: Any) -> None:
-        """Write nothing."""
-
-    def purge(self, **_: Any) -> None:
-        """Nothing is there."""
-
-    def touch(self, **_: Any) -> None:
-        """Write nothing."""
-
-    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        """There is nothing of ours in it."""
-        return essence
 
 
 def watched() -> set[str]:

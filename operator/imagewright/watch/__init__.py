@@ -1,0 +1,1 @@
+"""The watch: kopf, its settings, and the session that it asks with."""
