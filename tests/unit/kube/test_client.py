@@ -34,8 +34,8 @@ async def test_a_list_is_read_to_its_last_page(server: Server, client: KubeClien
     ]
     assert [body["n"] async for body in client.list_objects()] == [1, 2, 3]
     assert [asked["line"] for asked in server.asked] == [
-        f"GET {BUILDS}?limit=500",
-        f"GET {BUILDS}?limit=500&continue=next",
+        f"GET {BUILDS}?limit=100",
+        f"GET {BUILDS}?limit=100&continue=next",
     ]
 
 
