@@ -10,6 +10,7 @@ import click
 import structlog
 
 from imagewright.domain.redact import redact
+from imagewright.kube.identity import NoAccess
 from imagewright.main import run as run_operator
 from imagewright.settings import Settings, SettingsError, load_settings
 
@@ -23,7 +24,10 @@ def run(config: Path | None) -> None:
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
     configure_logs(settings)
-    asyncio.run(run_operator(settings))
+    try:
+        asyncio.run(run_operator(settings))
+    except NoAccess as error:
+        raise click.ClickException(error.message) from error
 
 
 def configure_logs(settings: Settings) -> None:

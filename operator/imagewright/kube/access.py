@@ -62,10 +62,13 @@ async def load_access(kubeconfig: str = "") -> Access:
 
     Raises NoAccess where there is none.
     """
+    return await asyncio.to_thread(_load, kubeconfig)
+
+
+def _load(kubeconfig: str) -> Access:
     if not kubeconfig and (IN_CLUSTER / "token").exists():
-        return await asyncio.to_thread(_of_pod, IN_CLUSTER)
-    paths = kubeconfig or os.environ.get("KUBECONFIG") or OWN_KUBECONFIG
-    return await asyncio.to_thread(_of_kubeconfig, paths)
+        return _of_pod(IN_CLUSTER)
+    return _of_kubeconfig(kubeconfig or os.environ.get("KUBECONFIG") or OWN_KUBECONFIG)
 
 
 def _of_pod(folder: Path) -> Access:
