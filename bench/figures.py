@@ -2,7 +2,7 @@
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 RESAMPLES = 2000
@@ -58,3 +58,8 @@ def spread(samples: Sequence[float]) -> str:
     """min / p50 / p99 in ms, of samples in seconds."""
     parts = (min(samples), statistics.median(samples), percentile(samples, 99))
     return " / ".join(f"{part * 1000:.1f}" for part in parts)
+
+
+def slope(points: Mapping[int, float]) -> float:
+    """Of the straight line through the points, by least squares; of two points at least."""
+    return statistics.linear_regression(list(points), list(points.values())).slope

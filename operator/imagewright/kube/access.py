@@ -14,6 +14,7 @@ from imagewright.kube.kubeconfig import read_context
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a Pod finds its token and its cluster's authority."""
 OWN_KUBECONFIG = "~/.kube/config"
+UNSUPPORTED = {"proxy-url", "tls-server-name"}
 
 
 class Access:
@@ -88,6 +89,11 @@ def _of_kubeconfig(paths: str) -> Access:
     server = context.cluster.fields.get("server")
     if not server:
         raise NoAccess(f"The cluster of the current context in {paths} has no server.")
+    for unknown in UNSUPPORTED & context.cluster.fields.keys():
+        raise NoAccess(
+            f"The cluster of the current context in {paths} has a {unknown}, which is not "
+            "supported: give it a server that is reached directly, by its own name."
+        )
     authorities = context.cluster.text("certificate-authority") or None
     verify = not context.cluster.fields.get("insecure-skip-tls-verify", False)
     return Access(server, authorities, context.identify, verify=verify)

@@ -187,6 +187,11 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("no current context", {"current-context": ""}, "names the context ''"),
     ("no server", {"clusters": [{"name": "c", "cluster": {}}]}, "has no server"),
     (
+        "a proxy",
+        {"clusters": [{"name": "c", "cluster": {"server": SERVER, "proxy-url": "http://p"}}]},
+        "has a proxy-url, which is not supported",
+    ),
+    (
         "an auth provider",
         {"users": [{"name": "u", "user": {"auth-provider": {"name": "gcp"}}}]},
         "exec plugin",
