@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import devstack
-from bench.filling import Archive, Body, archive
 from bench.figures import slope
+from bench.filling import Archive, Body, archive
 from bench.processes import cpu_seconds, peak_mb, rss_mb
 from devstack.builds import Builds, Seen
 from devstack.operator import OperatorProcess, start_operator
