@@ -1,6 +1,7 @@
 """A proxy before the API server that can break what goes through it: watches most of all."""
 
 import asyncio
+import contextlib
 import json
 from types import TracebackType
 from typing import Self
@@ -72,7 +73,9 @@ class ApiProxy:
         await self._opened.wait()
         self._opened.clear()
         for watch in tuple(self._watches):
-            await watch.write(json.dumps(ERROR).encode() + b"\n")
+            # The reader of one may have been ended by the error in another.
+            with contextlib.suppress(ConnectionError):
+                await watch.write(json.dumps(ERROR).encode() + b"\n")
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         headers = {
