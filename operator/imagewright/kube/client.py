@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
-from kubernetes.aio.config import ConfigException
 
 from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
 from imagewright.kube.access import load_access
@@ -139,15 +138,10 @@ class KubeClient:
         return _json(content, f"{method} {path}")
 
     async def _who(self, *, anew: bool = False) -> dict[str, str]:
-        """The header that says who asks."""
-        try:
-            if anew:
-                self._access = await load_access(self._kubeconfig)
-            return {"Authorization": await self._access.authorization()}
-        except (ConfigException, OSError) as error:
-            raise Unavailable(
-                f"The credential for the API server cannot be read: {error}"
-            ) from error
+        """The header that says who asks. Raises NoAccess, which is Unavailable."""
+        if anew:
+            self._access = await load_access(self._kubeconfig)
+        return {"Authorization": await self._access.authorization()}
 
     async def _send(
         self, method: str, path: str, body: Body | None, params: Mapping[str, str] | None

@@ -186,7 +186,7 @@ async def test_a_list_is_read_to_its_last_page(server: Slices, found: Follow) ->
     ]
     assert await anext(found) == workers(0, 1)
     assert [query.get("continue") for query in server.asked] == [None, "next"]
-    assert {query["limit"] for query in server.asked} == {"500"}
+    assert {query["limit"] for query in server.asked} == {"100"}
 
 
 async def test_a_watch_that_ends_goes_on_from_where_it_was(
