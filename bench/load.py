@@ -140,8 +140,11 @@ class Load:
 
         The other one applies a build as soon as its last one has ended, for as long as that takes.
         """
+        await self._create(jobs)
+        crowded = jobs[len(jobs) // 2]
+        await self.teams[crowded.namespace].until(crowded.name, lambda one: "queue" in one.status)
         lone = asyncio.create_task(self._lone_builds())
-        await self._ends(jobs)
+        await self._wait(jobs)
         lone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await lone
@@ -177,6 +180,10 @@ class Load:
         return [self.teams[job.namespace].worker(job.name) for job in jobs]
 
     async def _ends(self, jobs: Sequence[Job]) -> list[Seen]:
+        await self._create(jobs)
+        return await self._wait(jobs)
+
+    async def _create(self, jobs: Sequence[Job]) -> None:
         clients = asyncio.Semaphore(AT_ONCE)
 
         async def create(job: Job) -> None:
@@ -186,6 +193,9 @@ class Load:
         async with asyncio.TaskGroup() as created:
             for job in jobs:
                 created.create_task(create(job))
+
+    async def _wait(self, jobs: Sequence[Job]) -> list[Seen]:
+        """The end of each. Raises RuntimeError where one does not end as it should."""
         ends = [
             await self.teams[job.namespace].ended(job.name, seconds=LOAD_SECONDS) for job in jobs
         ]

@@ -1,6 +1,7 @@
 """Who goes next, and on which worker: a line in front of every pool."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 
 from imagewright.api.reason import Reason
@@ -9,8 +10,10 @@ from imagewright.metrics import Metrics
 from imagewright.pools.line import Entry, Lease, Line
 from imagewright.pools.pool import Pool
 
-TELL_SECONDS = 1.0
-"""Between two looks at whether those who wait are to be told where they stand."""
+OFFER_SECONDS = 0.25
+"""Between two looks at who has waited for a warm worker for long enough."""
+OFFERS = 4
+"""So many of them are one look at whether those who wait are to be told where they stand."""
 
 
 class Scheduler:
@@ -59,11 +62,13 @@ class Scheduler:
             line.leave(uid)
 
     async def run(self) -> None:
-        """Tell those who wait where they stand, until cancelled."""
-        while True:
-            await asyncio.sleep(TELL_SECONDS)
+        """Let in whose time has come, and tell the others where they stand, until cancelled."""
+        for tick in itertools.count(1):
+            await asyncio.sleep(OFFER_SECONDS)
             for line in self.lines.values():
-                line.tell()
+                line.offer()
+                if not tick % OFFERS:
+                    line.tell()
 
     def _line_of(self, uid: str) -> Line | None:
         return next((line for line in self.lines.values() if uid in line), None)

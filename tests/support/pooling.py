@@ -40,6 +40,6 @@ async def answers() -> frozenset[str]:
 def an_entry(
     uid: str, plan: Plan = PLAIN, wake: Callable[[str], Any] | None = None, **ticket: Any
 ) -> Entry:
-    """A build that asks for a turn; its age is its uid's unless it is told."""
-    given = {"namespace": "team", "created": uid, **ticket}
+    """A build that asks for a turn; its age and its key are its uid unless it is told."""
+    given = {"namespace": "team", "created": uid, "key": uid, **ticket}
     return Entry(Ticket(uid, **given), plan, lambda: wake(uid) if wake else None)

@@ -10,7 +10,7 @@ from imagewright.domain.affinity import ranked
 from imagewright.domain.facts import Entered, Granted, Refused, Waiting
 from imagewright.domain.plan import CLASSIC, Inline, Plan, Sandbox
 from imagewright.metrics import Metrics
-from imagewright.pools.line import CHANGES, FIRST, TOLD_SECONDS
+from imagewright.pools.line import CHANGES, FIRST, HOLD_OUT_SECONDS, TOLD_SECONDS
 from imagewright.pools.pool import Worker
 from imagewright.scheduler import Scheduler
 from tests.support.parts import a_backend
@@ -45,6 +45,11 @@ class Desk:
         """So many seconds later those who wait are told where."""
         self.now += after
         self.scheduler.lines["default"].tell()
+
+    def offer(self, after: float) -> None:
+        """So many seconds later the free slots are offered again."""
+        self.now += after
+        self.scheduler.lines["default"].offer()
 
     def told(self, uid: str) -> tuple[Reason, int]:
         """What the build was told."""
@@ -103,7 +108,7 @@ def test_a_worker_that_goes_away_takes_no_build_with_it() -> None:
 
 
 def test_a_thousand_builds_go_in_order_within_the_slots_and_none_is_forgotten() -> None:
-    desk = Desk(2, 1)
+    desk = Desk(3)
     ages = [f"{number * 617 % 1000:04}" for number in range(1000)]
     for age in ages:
         desk.enter(age, key="one")
@@ -257,7 +262,37 @@ def test_of_one_namespace_the_build_goes_first_whose_cache_is_on_the_free_worker
     assert (desk.worker_of("2"), desk.worker_of("4")) == (None, "w1")
     desk.enter("5", key=cold, priority=1)
     desk.end("4")
+    desk.offer(HOLD_OUT_SECONDS)
     assert desk.worker_of("5") == "w1"
+
+
+def test_a_cold_slot_is_left_alone_for_a_moment_where_a_warm_one_comes_free_soon() -> None:
+    desk = Desk(1, 1)
+    here, there = keys_of(desk, "w0", 1)[0], keys_of(desk, "w1", 1)[0]
+    desk.enter("0", key=here)
+    desk.enter("1", key=there)
+    desk.enter("2", key=here)
+    desk.end("1")
+    assert desk.worker_of("2") is None
+    desk.end("0")
+    assert desk.worker_of("2") == "w0"
+    desk.enter("3", key=there)
+    desk.enter("4", key=here)
+    desk.end("3")
+    desk.offer(HOLD_OUT_SECONDS / 2)
+    assert desk.worker_of("4") is None
+    desk.offer(HOLD_OUT_SECONDS / 2)
+    assert desk.worker_of("4") == "w1"
+
+
+def test_a_cold_slot_is_taken_at_once_where_the_warm_worker_is_far_ahead() -> None:
+    desk = Desk(2, 2, 2, 2)
+    key = keys_of(desk, "w0", 1)[0]
+    for number in range(3):
+        desk.enter(f"{number}", key=key)
+    workers = [desk.worker_of(f"{number}") for number in range(3)]
+    assert None not in workers
+    assert workers[0] == "w0"
 
 
 def test_nobody_is_passed_over_for_ever() -> None:

@@ -10,7 +10,7 @@ keys never spread evenly, and without memory those of the busiest worker would w
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -66,13 +66,26 @@ def choose(ranking: Sequence[str], loads: Iterable[Load]) -> str | None:
     """
     known = {load.name: load for load in loads}
     free = [known[name] for name in ranking if known[name].leased < known[name].slots]
-    share = (sum(load.leased for load in known.values()) + 1) / max(1, len(known))
     for load in free:
-        # One that is at most half full is never too far ahead: the mean of a few builds is nearly
-        # nothing, and would send the second build of an image to a cold worker.
-        if load.leased + 1 <= max(math.ceil(FACTOR * share), math.ceil(load.slots / 2)):
+        if not _ahead(load, known.values()):
             return load.name
     return max(free, key=lambda load: load.slots - load.leased).name if free else None
+
+
+def worth_waiting(warm: Collection[str], loads: Collection[Load]) -> bool:
+    """Whether a warm worker is full but not too far ahead: a slot there comes free soon."""
+    return any(
+        load.name in warm and load.leased >= load.slots and not _ahead(load, loads)
+        for load in loads
+    )
+
+
+def _ahead(load: Load, loads: Collection[Load]) -> bool:
+    """Whether one more would put the worker too far ahead of the others."""
+    share = (sum(one.leased for one in loads) + 1) / len(loads)
+    # One that is at most half full is never too far ahead: the mean of a few builds is nearly
+    # nothing, and would send the second build of an image to a cold worker.
+    return load.leased + 1 > max(math.ceil(FACTOR * share), math.ceil(load.slots / 2))
 
 
 def _weight(key: str, name: str) -> bytes:

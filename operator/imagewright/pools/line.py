@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from imagewright.api.reason import Reason
-from imagewright.domain.affinity import Homes, Load, choose, ranked
+from imagewright.domain.affinity import Homes, Load, choose, ranked, worth_waiting
 from imagewright.domain.facts import Entered, Granted, Refused, Turn, Waiting
 from imagewright.domain.fairness import Queue, Ticket
 from imagewright.domain.plan import Plan
@@ -18,6 +18,9 @@ TOLD_SECONDS = 10.0
 """Between two words to one that waits."""
 NEAR = 10
 """From this position on every step is worth a word; farther back only half the way is."""
+HOLD_OUT_SECONDS = 1.0
+"""So long a build leaves a slot on a cold worker alone (Zaharia et al.: "Delay Scheduling",
+EuroSys 2010): what it waits is less than what a cold build takes longer."""
 AHEAD, LOOKS = 64, 256
 """So many builds of a namespace, and in all, are looked at for one that has a warm worker."""
 FIRST, CHANGES, MOVES = 40, 20, 1
@@ -55,6 +58,10 @@ class Entry:
     ranking: tuple[str, ...] = ()
     warm: frozenset[str] = frozenset()
     """The workers that have its cache; where none has, the one that should get it."""
+    homes: bool = False
+    """Whether one has."""
+    held_out: float | None = None
+    """Since when it leaves cold workers alone."""
 
     @property
     def priority(self) -> int:
@@ -147,6 +154,10 @@ class Line:
         if granted := self._granted.pop(uid, None):
             granted[1].release()
 
+    def offer(self) -> None:
+        """A few times a second: let in who has held out for long enough."""
+        self._grant()
+
     def tell(self) -> None:
         """Once a second: say where they stand to those who wait anew or have moved enough."""
         now, left = self._clock(), {kind: kind for kind in (FIRST, CHANGES, MOVES)}
@@ -203,6 +214,7 @@ class Line:
             up = {one.name for one in entry.able if one.up}
             homes = self._homes.of(entry.ticket.key)
             entry.ranking = ranked(entry.ticket.key, up, homes)
+            entry.homes = bool(up & homes)
             entry.warm = frozenset(entry.ranking[: max(1, len(up & homes))])
         return entry.able
 
@@ -225,12 +237,28 @@ class Line:
         first, place = next(candidates, (None, None))
         if first is None or place is None:
             return None
-        if first.passed < slots and place.name not in first.warm:
-            for entry, worker in candidates:
-                if worker.name in entry.warm:
-                    first.passed += 1
-                    return entry, worker, entry.ticket.namespace == first.ticket.namespace
-        return first, place, True
+        if first.passed >= slots or place.name in first.warm:
+            return first, place, True
+        others = list(candidates)
+        warm = (one for one in others if one[1].name in one[0].warm)
+        cold = (one for one in [(first, place), *others] if not self._holds_out(one[0]))
+        entry, worker = next(itertools.chain(warm, cold), (None, None))
+        if entry is None or worker is None:
+            return None
+        first.passed += entry is not first
+        return entry, worker, entry.ticket.namespace == first.ticket.namespace
+
+    def _holds_out(self, entry: Entry) -> bool:
+        """Whether it leaves a slot on a cold worker alone, since a warm one has one soon."""
+        if not entry.homes or not worth_waiting(entry.warm, self._loads(entry)):
+            return False
+        if entry.held_out is None:
+            entry.held_out = self._clock()
+        return self._clock() - entry.held_out < HOLD_OUT_SECONDS
+
+    def _loads(self, entry: Entry) -> list[Load]:
+        up = (worker for worker in self._able(entry) if worker.up)
+        return [Load(one.name, one.leased, one.slots) for one in up]
 
     def _candidates(self) -> Iterator[tuple[Entry, Worker]]:
         """Those that could go now, each with its place; the namespace whose turn it is first.
@@ -254,10 +282,9 @@ class Line:
         """The worker for it among those that have a slot now."""
         if self._shut(entry):
             return None
-        up = {worker.name: worker for worker in self._able(entry) if worker.up}
-        loads = [Load(one.name, one.leased, one.slots) for one in up.values()]
+        loads = self._loads(entry)
         name = choose(entry.ranking, loads)
-        return up[name] if name else None
+        return next((one for one in self._able(entry) if one.name == name), None)
 
     def _shut(self, entry: Entry) -> bool:
         """Whether no worker of the pool is for it, however many there are."""
