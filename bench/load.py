@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespace) -> None:
-    """All figures, in their order."""
+    """All figures, in their order: first those that count objects, while there are no others."""
+    counts = [one for one in (0, 1000, 3000) if one < options.finished]
+    grown = await scale.measure(stack, folder, [*counts, options.finished])
     with crew(stack, WORKERS) as members, _operator(stack, members, folder) as running:
         mix = Mix(stack, folder)
         direct = Direct(stack, members)
@@ -45,15 +47,13 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
             half = options.builds // 2
             seconds = await direct.run(mix.jobs(half, "before"))
             found = await load.run(mix.jobs(options.builds, "load"))
+            print(f"{options.builds} builds at once: {found}", flush=True)
             seconds += await direct.run(mix.jobs(options.builds - half, "after"))
             affinity = await load.affinity()
             overtaken = await load.overtaken(mix.crowd(options.builds // 4, "crowd"))
-            if left := left_over(running.metrics()):
-                raise RuntimeError(f"All builds have ended, and yet: {left}")
+            await settled(running)
     efficiency = seconds / found.seconds
     print(f"{options.builds} builds: {found.seconds:.1f} s; buildctl: {seconds:.1f} s")
-    counts = sorted({0, 1000, 3000, options.finished})
-    grown = await scale.measure(stack, folder, [one for one in counts if one <= options.finished])
     print(
         f"bench: efficiency={efficiency:.3f} writes_per_build={found.writes:.2f} "
         f"overtaken_max={overtaken} affinity={affinity:.3f} rss_mb={found.rss_mb:.1f} "
@@ -212,10 +212,18 @@ class Load:
             await self.teams[SINGLE].ended(name, seconds=LOAD_SECONDS)
 
 
-def left_over(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What an operator that has no work should not have: slots in use, builds that wait or run."""
+async def settled(running: OperatorProcess, seconds: float = 30) -> None:
+    """Wait until no slot is in use and nobody waits. Raises TimeoutError with what is left."""
     names = ("imagebuild_slots_in_use{", "imagebuild_queue_depth{", "imagebuild_running")
-    return {one: value for one, value in metrics.items() if value and one.startswith(names)}
+    deadline = time.monotonic() + seconds
+    while True:
+        found = (await asyncio.to_thread(running.metrics)).items()
+        left = {series: value for series, value in found if value and series.startswith(names)}
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"All builds have ended, and yet: {left}")
+        await asyncio.sleep(0.05)
 
 
 def started(seen: Sequence[Seen]) -> int:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,16 @@ class Mix:
         ]
 
     def rebuilds(self, times: int, title: str) -> list[Job]:
-        """So many builds of every repository, each with something changed."""
-        return [
-            self.job("changed", f"{title}-{number}", number % REPOSITORIES)
-            for number in range(times * REPOSITORIES)
-        ]
+        """So many builds of every repository, each with something changed.
+
+        Their images are not those of the other jobs, which all workers may have.
+        """
+        jobs = []
+        for number in range(times * REPOSITORIES):
+            job = self.job("changed", f"{title}-{number}", number % REPOSITORIES)
+            image = f"{self.stack.registry}/load/again-{number % REPOSITORIES}:operator"
+            jobs.append(replace(job, spec={**job.spec, "images": [image]}))
+        return jobs
 
     def crowd(self, count: int, title: str) -> list[Job]:
         """So many builds of one namespace."""

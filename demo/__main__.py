@@ -16,6 +16,7 @@ from bench.processes import appeared, vanished
 from demo.backend import show_backend
 from demo.cluster import NAMESPACE, kubectl, make_namespace
 from demo.page import Page
+from demo.queue import show_queue
 from devstack.builds import Builds, condition
 from devstack.gitserver import make_repository, serve_git
 from devstack.images import digest_of, files_of
@@ -35,6 +36,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(show(stack, Path(folder), page))
             asyncio.run(show_backend(stack, Path(folder), page))
+            asyncio.run(show_queue(stack, Path(folder), page))
     finally:
         devstack.down("demo")
     return page.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import devstack
-from bench.load import SLOTS, WORKERS, Load, left_over
+from bench.load import SLOTS, WORKERS, Load, settled
 from bench.mix import Mix
 from bench.processes import appeared
 from devstack.builds import Builds, Seen, condition
@@ -41,14 +41,6 @@ async def operating(
         await settled(running)
     finally:
         await asyncio.to_thread(running.stop)
-
-
-async def settled(running: OperatorProcess, seconds: float = 30) -> None:
-    """Wait until no slot is in use and nobody waits. Raises AssertionError with what is left."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while left := left_over(await asyncio.to_thread(running.metrics)):
-        assert asyncio.get_running_loop().time() < deadline, f"Still in use: {left}"
-        await asyncio.sleep(0.05)
 
 
 def pool(*members: Member, **more: Any) -> dict[str, Any]:

@@ -318,6 +318,7 @@ def test_those_who_wait_are_told_once_and_then_only_of_real_steps_now_and_then()
         desk.enter(f"{number:02}")
     assert desk.scheduler.turn("39") == Entered()
     desk.tell()
+    desk.tell()
     assert desk.told("39") == (Reason.QUEUED, 39)
     assert len(desk.woken) == 40
     desk.woken.clear()
@@ -338,6 +339,7 @@ def test_another_reason_to_wait_is_told_before_any_step_but_not_to_all_at_once()
     for number in range(40):
         desk.enter(f"{number:02}")
     desk.tell()
+    desk.tell()
     desk.woken.clear()
     desk.workers[0].up = False
     desk.pool.changed()
@@ -352,10 +354,10 @@ def test_a_crowd_is_told_from_the_front_and_not_all_at_once() -> None:
     for number in range(FIRST + 10):
         desk.enter(f"{number:02}")
     desk.tell()
-    assert isinstance(desk.scheduler.turn("40"), Waiting)
-    assert desk.scheduler.turn("41") == Entered()
+    assert isinstance(desk.scheduler.turn(f"{FIRST}"), Waiting)
+    assert desk.scheduler.turn(f"{FIRST + 1}") == Entered()
     desk.tell()
-    assert desk.told("49") == (Reason.QUEUED, 49)
+    assert desk.told(f"{FIRST + 9}") == (Reason.QUEUED, FIRST + 9)
 
 
 def test_a_retired_worker_gets_nothing_and_takes_its_lease_back() -> None:

@@ -23,7 +23,7 @@ HOLD_OUT_SECONDS = 1.0
 EuroSys 2010): what it waits is less than what a cold build takes longer."""
 AHEAD, LOOKS = 64, 256
 """So many builds of a namespace, and in all, are looked at for one that has a warm worker."""
-FIRST, CHANGES, MOVES = 40, 20, 1
+FIRST, CHANGES, MOVES = 20, 10, 1
 """Words a second to those who were told nothing yet, for another reason to wait, and for steps
 forward: each is an API write, and one that begins must not wait for the writes of those behind."""
 
