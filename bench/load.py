@@ -141,8 +141,8 @@ class Load:
         The other one applies a build as soon as its last one has ended, for as long as that takes.
         """
         await self._create(jobs)
-        crowded = jobs[len(jobs) // 2]
-        await self.teams[crowded.namespace].until(crowded.name, lambda one: "queue" in one.status)
+        later = jobs[len(jobs) // 4]
+        await self.teams[later.namespace].until(later.name, lambda one: "phase" in one.status)
         lone = asyncio.create_task(self._lone_builds())
         await self._wait(jobs)
         lone.cancel()
