@@ -10,7 +10,7 @@ from imagewright.domain.affinity import ranked
 from imagewright.domain.facts import Entered, Granted, Refused, Waiting
 from imagewright.domain.plan import CLASSIC, Inline, Plan, Sandbox
 from imagewright.metrics import Metrics
-from imagewright.pools.line import CHANGES, FIRST, HOLD_OUT_SECONDS, TOLD_SECONDS
+from imagewright.pools.line import HOLD_OUT_SECONDS, TOLD_SECONDS, WORDS
 from imagewright.pools.pool import Worker
 from imagewright.scheduler import Scheduler
 from tests.support.parts import a_backend
@@ -317,8 +317,8 @@ def test_those_who_wait_are_told_once_and_then_only_of_real_steps_now_and_then()
     for number in range(40):
         desk.enter(f"{number:02}")
     assert desk.scheduler.turn("39") == Entered()
-    desk.tell()
-    desk.tell()
+    for _ in range(4):
+        desk.tell()
     assert desk.told("39") == (Reason.QUEUED, 39)
     assert len(desk.woken) == 40
     desk.woken.clear()
@@ -338,26 +338,26 @@ def test_another_reason_to_wait_is_told_before_any_step_but_not_to_all_at_once()
     desk = Desk(1)
     for number in range(40):
         desk.enter(f"{number:02}")
-    desk.tell()
-    desk.tell()
+    for _ in range(4):
+        desk.tell()
     desk.woken.clear()
     desk.workers[0].up = False
     desk.pool.changed()
     desk.tell(TOLD_SECONDS)
-    assert len(desk.woken) == CHANGES + 1
+    assert len(desk.woken) == WORDS["changed"] + 1
     assert desk.told("01")[0] is Reason.NO_WORKER
     assert desk.told("39")[0] is Reason.QUEUED
 
 
 def test_a_crowd_is_told_from_the_front_and_not_all_at_once() -> None:
-    desk = Desk(1)
-    for number in range(FIRST + 10):
+    desk, many = Desk(1), WORDS["first"]
+    for number in range(many * 2):
         desk.enter(f"{number:02}")
     desk.tell()
-    assert isinstance(desk.scheduler.turn(f"{FIRST}"), Waiting)
-    assert desk.scheduler.turn(f"{FIRST + 1}") == Entered()
+    assert isinstance(desk.scheduler.turn(f"{many}"), Waiting)
+    assert desk.scheduler.turn(f"{many + 1}") == Entered()
     desk.tell()
-    assert desk.told(f"{FIRST + 9}") == (Reason.QUEUED, FIRST + 9)
+    assert desk.told(f"{many * 2 - 1}") == (Reason.QUEUED, many * 2 - 1)
 
 
 def test_a_retired_worker_gets_nothing_and_takes_its_lease_back() -> None:

@@ -23,9 +23,10 @@ HOLD_OUT_SECONDS = 1.0
 EuroSys 2010): what it waits is less than what a cold build takes longer."""
 AHEAD, LOOKS = 64, 256
 """So many builds of a namespace, and in all, are looked at for one that has a warm worker."""
-FIRST, CHANGES, MOVES = 20, 10, 1
-"""Words a second to those who were told nothing yet, for another reason to wait, and for steps
-forward: each is an API write, and one that begins must not wait for the writes of those behind."""
+WORDS = {"first": 10, "changed": 10, "moved": 1}
+"""A second, from the front: to those who were told nothing yet, of another reason to wait, and of
+steps forward. Each is an API write, and one that begins must not wait for the writes of those
+behind; where builds are short, most begin before there is anything to tell."""
 
 
 @dataclass(slots=True)
@@ -160,16 +161,16 @@ class Line:
 
     def tell(self) -> None:
         """Once a second: say where they stand to those who wait anew or have moved enough."""
-        now, left = self._clock(), {kind: kind for kind in (FIRST, CHANGES, MOVES)}
+        now, left = self._clock(), dict(WORDS)
         for position, ticket in enumerate(self._queue.order(), 1):
             entry = self._entries[ticket.uid]
             reason = self._reason(entry)
             if entry.told is None:
-                kind = FIRST
+                kind = "first"
             elif now - entry.told_at < TOLD_SECONDS or not moved(entry.told, reason, position):
                 continue
             else:
-                kind = MOVES if reason is entry.told.reason else CHANGES
+                kind = "moved" if reason is entry.told.reason else "changed"
             if left[kind]:
                 left[kind] -= 1
                 self._say(entry, reason, position)
