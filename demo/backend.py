@@ -120,7 +120,8 @@ async def pruned(stack: devstack.Stack, builds: Builds, prunes: Prunes, page: Pa
         page.say(f"{target['kind']:9} {target.get('reclaimedBytes', 0):>12,} bytes  {where}")
     page.say(f"together {ended.get('reclaimedBytes', 0):,} bytes")
     page.check("every worker answered", ended["phase"] == "Succeeded")
-    given = [target.get("reclaimedBytes", 0) > 0 for target in ended.get("targets", [])]
+    workers = [target for target in ended.get("targets", []) if target.get("worker")]
+    given = [target.get("reclaimedBytes", 0) > 0 for target in workers]
     page.check("both workers gave something back", given == [True, True])
     await prunes.delete("demo")
 
