@@ -35,9 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespace) -> None:
-    """All figures, in their order: first those that count objects, while there are no others."""
-    counts = [one for one in (0, 1000, 3000) if one < options.finished]
-    grown = await scale.measure(stack, folder, [*counts, options.finished])
+    """All figures, in their order."""
     with crew(stack, WORKERS) as members, _operator(stack, members, folder) as running:
         mix = Mix(stack, folder)
         direct = Direct(stack, members)
@@ -54,6 +52,8 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
             await settled(running)
     efficiency = seconds / found.seconds
     print(f"{options.builds} builds: {found.seconds:.1f} s; buildctl: {seconds:.1f} s")
+    counts = [one for one in (0, 1000, 3000) if one < options.finished]
+    grown = await scale.measure(stack, folder, [*counts, options.finished])
     print(
         f"bench: efficiency={efficiency:.3f} writes_per_build={found.writes:.2f} "
         f"overtaken_max={overtaken} affinity={affinity:.3f} rss_mb={found.rss_mb:.1f} "
@@ -154,30 +154,40 @@ class Load:
         return max(sum(begin < end < until for end in ends) for begin, until in waits)
 
     async def affinity(self) -> float:
-        """The share of rebuilds, all asked for at once, on a worker that has the image's cache."""
-        homes = [{one} for one in await self.workers(self.mix.rebuilds(1, "first"))]
+        """The share of rebuilds on a worker that has the image's cache."""
+        homes = await self.homes()
         hits = await self.rebuilt(REBUILDS, "again", homes)
         return sum(hits) / len(hits)
 
-    async def rebuilt(self, times: int, title: str, homes: Sequence[set[str]]) -> list[bool]:
-        """Whether each of so many rebuilds met a worker that had built its image before.
+    async def homes(self) -> list[set[str]]:
+        """The worker of each image's first build, all of which are asked for at once."""
+        jobs = self.mix.rebuilds(1, "first")
+        await self._ends(jobs)
+        return [{self._worker(job)} for job in jobs]
 
+    async def rebuilt(self, times: int, title: str, homes: Sequence[set[str]]) -> list[bool]:
+        """Whether each rebuild met a worker that had built its image before, image by image.
+
+        Each image is built so many times, again as soon as it has ended, and all images at once.
         `homes` are the workers of each image, and grow by those that build it now.
         """
         jobs = self.mix.rebuilds(times, title)
-        found = await self.workers(jobs)
-        begun = [started(self.teams[job.namespace].history[job.name]) for job in jobs]
-        hits = [False] * len(jobs)
-        for number in sorted(range(len(jobs)), key=begun.__getitem__):
-            known = homes[number % REPOSITORIES]
-            hits[number] = found[number] in known
-            known.add(found[number])
+        one_by_one = (
+            self._one_by_one(jobs[number::REPOSITORIES], known)
+            for number, known in enumerate(homes)
+        )
+        return [hit for hits in await asyncio.gather(*one_by_one) for hit in hits]
+
+    async def _one_by_one(self, jobs: Sequence[Job], homes: set[str]) -> list[bool]:
+        hits = []
+        for job in jobs:
+            await self._ends([job])
+            hits.append(self._worker(job) in homes)
+            homes.add(self._worker(job))
         return hits
 
-    async def workers(self, jobs: Sequence[Job]) -> list[str]:
-        """The worker on which each of these ran."""
-        await self._ends(jobs)
-        return [self.teams[job.namespace].worker(job.name) for job in jobs]
+    def _worker(self, job: Job) -> str:
+        return self.teams[job.namespace].worker(job.name)
 
     async def _ends(self, jobs: Sequence[Job]) -> list[Seen]:
         await self._create(jobs)
@@ -257,10 +267,12 @@ def _operator(
 async def _teams(
     stack: devstack.Stack, namespaces: Sequence[str]
 ) -> AsyncIterator[dict[str, Builds]]:
-    """The builds of each namespace; all of them are made."""
+    """The builds of each namespace, which is made; they are deleted at the end."""
     async with contextlib.AsyncExitStack() as open_ones:
         teams = {}
         for name in namespaces:
             await asyncio.to_thread(kubectl, stack, "create", "namespace", name)
             teams[name] = await open_ones.enter_async_context(Builds(str(stack.kubeconfig), name))
         yield teams
+        for name in namespaces:
+            await asyncio.to_thread(kubectl, stack, "delete", "ib", "--all", f"--namespace={name}")
