@@ -12,7 +12,7 @@ from datetime import datetime
 from imagewright.domain.facts import Granted, Refused
 from imagewright.domain.fairness import Ticket
 from imagewright.domain.plan import Inline, Plan
-from imagewright.pools.line import Entry, Lease
+from imagewright.pools.entry import Entry, Lease
 from imagewright.scheduler import Scheduler
 from imagewright.servers.gateway import (
     DENIED,

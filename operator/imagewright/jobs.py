@@ -27,7 +27,7 @@ from imagewright.domain.plan import Plan
 from imagewright.domain.progress import Progress
 from imagewright.domain.redact import redact
 from imagewright.metrics import Metrics
-from imagewright.pools.line import Lease
+from imagewright.pools.entry import Lease
 from imagewright.ports import Backend, Error, Failed, Keyring, Unavailable
 
 log = structlog.get_logger("jobs")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from imagewright.api.reason import Reason
 from imagewright.domain.facts import Turn, Waiting
 from imagewright.metrics import Metrics
-from imagewright.pools.line import Entry, Lease, Line
+from imagewright.pools.entry import Entry, Lease
+from imagewright.pools.line import Line
 from imagewright.pools.pool import Pool
 
 OFFER_SECONDS = 0.25

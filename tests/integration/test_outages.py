@@ -11,11 +11,10 @@ import devstack
 from bench.processes import appeared, vanished
 from devstack.builds import Builds, condition
 from devstack.components import Place, buildkitd
-from devstack.containers import remove_containers
+from devstack.crew import crew
 from devstack.operator import start_operator
 from devstack.registries import Registries
 from devstack.server import await_ready, free_port, start
-from devstack.stack import unmount
 from tests.support.proxy import ApiProxy
 
 HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
@@ -71,39 +70,33 @@ async def test_a_watch_that_breaks_ends_no_build_and_misses_no_delete(
 async def test_builds_wait_for_a_worker_and_go_on_when_it_is_back(
     stack: devstack.Stack, builds: Builds, tmp_path: Path
 ) -> None:
-    place = Place(stack.binaries["buildkitd"], tmp_path)
-    address = f"unix://{tmp_path}/b.sock"
-    command = buildkitd(place, address, stack.registries)
-    operator = await asyncio.to_thread(
-        start_operator,
-        tmp_path / "operator",
-        stack.operator_kubeconfig,
-        namespaces=[builds.namespace],
-        pools=[{"workers": [address], "slots": 2}],
-    )
-    worker = None
-    try:
-        await builds.create("waits", inline(HELLO))
-        pending = await builds.phase("waits", "Pending")
-        assert condition(pending.body, "Succeeded")["reason"] == "NoWorker"
-        assert "begins by itself" in condition(pending.body, "Succeeded")["message"]
-        worker = await_ready(command, start(command, tmp_path))
-        assert (await builds.ended("waits", seconds=10)).status["phase"] == "Succeeded"
-        await builds.create("lost", sleeping(stack, "2.0625"))
-        await appeared("2.0625")
+    with crew(stack, 1) as [worker]:
         worker.kill()
-        retrying = await builds.phase("lost", "Pending")
-        assert condition(retrying.body, "Succeeded")["reason"] == "Retrying"
-        worker = await_ready(command, start(command, tmp_path))
-        ended = await builds.ended("lost", seconds=20)
-        assert ended.status["phase"] == "Succeeded"
-        assert ended.status["attempt"] == 2
-    finally:
-        await asyncio.to_thread(operator.stop)
-        if worker is not None:
-            worker.stop()
-        remove_containers(tmp_path)  # What the killed one left, and its mounts.
-        unmount(tmp_path)
+        operator = await asyncio.to_thread(
+            start_operator,
+            tmp_path / "operator",
+            stack.operator_kubeconfig,
+            namespaces=[builds.namespace],
+            pools=[{"workers": [worker.address], "slots": 2}],
+        )
+        try:
+            await builds.create("waits", inline(HELLO))
+            pending = await builds.phase("waits", "Pending")
+            assert condition(pending.body, "Succeeded")["reason"] == "NoWorker"
+            assert "begins by itself" in condition(pending.body, "Succeeded")["message"]
+            await asyncio.to_thread(worker.restart)
+            assert (await builds.ended("waits", seconds=10)).status["phase"] == "Succeeded"
+            await builds.create("lost", sleeping(stack, "2.0625"))
+            await appeared("2.0625")
+            worker.kill()
+            retrying = await builds.phase("lost", "Pending")
+            assert condition(retrying.body, "Succeeded")["reason"] == "Retrying"
+            await asyncio.to_thread(worker.restart)
+            ended = await builds.ended("lost", seconds=20)
+            assert ended.status["phase"] == "Succeeded"
+            assert ended.status["attempt"] == 2
+        finally:
+            await asyncio.to_thread(operator.stop)
 
 
 @pytest.mark.row("F32")

@@ -7,7 +7,7 @@ from typing import Any
 from imagewright.domain.fairness import Ticket
 from imagewright.domain.plan import Inline, Plan
 from imagewright.metrics import Metrics
-from imagewright.pools.line import Entry
+from imagewright.pools.entry import Entry
 from imagewright.pools.pool import Pool, Terms, Worker
 from imagewright.ports import Backend
 from tests.support.parts import a_backend

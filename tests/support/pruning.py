@@ -11,12 +11,9 @@ import pytest
 
 import devstack
 from devstack.builds import Builds, Seen
-from devstack.components import Place, buildkitd
-from devstack.containers import remove_containers
+from devstack.crew import crew
 from devstack.operator import OperatorProcess, start_operator
 from devstack.prunes import Prunes
-from devstack.server import await_ready, start
-from devstack.stack import unmount
 from imagewright.clients.buildkit.control import Control
 from imagewright.clients.buildkit.usage import Record
 
@@ -24,25 +21,10 @@ _numbers = itertools.count(810_001)
 
 
 @pytest.fixture(scope="module")
-def workers(
-    stack: devstack.Stack, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, ...]]:
+def workers(stack: devstack.Stack) -> Iterator[tuple[str, ...]]:
     """The addresses of two buildkitds that no other module's builds use."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    addresses = tuple(f"unix://{folder}/b.sock" for folder in folders)
-    daemons = []
-    try:
-        for folder, address in zip(folders, addresses, strict=True):
-            place = Place(stack.binaries["buildkitd"], folder)
-            command = buildkitd(place, address, stack.registries)
-            daemons.append(await_ready(command, start(command, folder)))
-        yield addresses
-    finally:
-        for daemon in daemons:
-            daemon.stop()
-        for folder in folders:
-            remove_containers(folder)
-            unmount(folder)
+    with crew(stack, 2) as members:
+        yield tuple(member.address for member in members)
 
 
 @pytest.fixture

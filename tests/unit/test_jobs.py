@@ -14,7 +14,7 @@ from imagewright.domain.plan import Git, Inline, Plan
 from imagewright.domain.progress import Advance, Output, Progress, Step
 from imagewright.jobs import Jobs, Task, attempt, broken_by
 from imagewright.metrics import Metrics
-from imagewright.pools.line import Lease
+from imagewright.pools.entry import Lease
 from imagewright.ports import Error, Failed, Rejected, Unavailable
 from imagewright.scheduler import Scheduler
 from tests.support.makers import NOW, UID

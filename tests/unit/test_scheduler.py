@@ -10,7 +10,8 @@ from imagewright.domain.affinity import ranked
 from imagewright.domain.facts import Entered, Granted, Refused, Waiting
 from imagewright.domain.plan import CLASSIC, Inline, Plan, Sandbox
 from imagewright.metrics import Metrics
-from imagewright.pools.line import HOLD_OUT_SECONDS, TOLD_SECONDS, WORDS
+from imagewright.pools.notice import TOLD_SECONDS, WORDS
+from imagewright.pools.placement import HOLD_OUT_SECONDS
 from imagewright.pools.pool import Worker
 from imagewright.scheduler import Scheduler
 from tests.support.parts import a_backend
@@ -293,6 +294,21 @@ def test_a_cold_slot_is_taken_at_once_where_the_warm_worker_is_far_ahead() -> No
     workers = [desk.worker_of(f"{number}") for number in range(3)]
     assert None not in workers
     assert workers[0] == "w0"
+
+
+def test_a_worker_under_suspicion_is_passed_over_until_it_answers() -> None:
+    desk = Desk(1, 1)
+    desk.enter("0", key="one")
+    desk.enter("1", key="two")
+    desk.enter("2", key="one")
+    desk.tell()
+    home = next(one for one in desk.workers if one.name == desk.worker_of("0"))
+    home.suspect()
+    desk.end("0")
+    assert desk.worker_of("2") is None
+    desk.end("1")
+    desk.offer(HOLD_OUT_SECONDS)
+    assert desk.worker_of("2") == next(one.name for one in desk.workers if one is not home)
 
 
 def test_nobody_is_passed_over_for_ever() -> None:

@@ -61,11 +61,12 @@ def ranked(
 def choose(ranking: Sequence[str], loads: Iterable[Load]) -> str | None:
     """The first worker of the ranking that has a slot and is not too far ahead of the others.
 
-    Where all that have a slot are too far ahead, the one with the most free slots; None where no
-    worker of the ranking has a slot.
+    A worker without a load is down, and passed over. Where all that have a slot are too far
+    ahead, the one with the most free slots; None where no worker of the ranking has a slot.
     """
     known = {load.name: load for load in loads}
-    free = [known[name] for name in ranking if known[name].leased < known[name].slots]
+    ranked_now = [known[name] for name in ranking if name in known]
+    free = [load for load in ranked_now if load.leased < load.slots]
     for load in free:
         if not _ahead(load, known.values()):
             return load.name

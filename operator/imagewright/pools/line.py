@@ -3,75 +3,20 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from imagewright.api.reason import Reason
-from imagewright.domain.affinity import Homes, Load, choose, ranked, worth_waiting
 from imagewright.domain.facts import Entered, Granted, Refused, Turn, Waiting
-from imagewright.domain.fairness import Queue, Ticket
-from imagewright.domain.plan import Plan
+from imagewright.domain.fairness import Queue
 from imagewright.domain.platform import covers
 from imagewright.metrics import Metrics
+from imagewright.pools.entry import Entry, Lease
+from imagewright.pools.notice import TOLD_SECONDS, WORDS, message, moved
+from imagewright.pools.placement import Placement
 from imagewright.pools.pool import Pool, Worker
 
-TOLD_SECONDS = 10.0
-"""Between two words to one that waits."""
-NEAR = 10
-"""From this position on every step is worth a word; farther back only half the way is."""
-HOLD_OUT_SECONDS = 1.0
-"""So long a build leaves a slot on a cold worker alone (Zaharia et al.: "Delay Scheduling",
-EuroSys 2010): what it waits is less than what a cold build takes longer."""
 AHEAD, LOOKS = 64, 256
 """So many builds of a namespace, and in all, are looked at for one that has a warm worker."""
-WORDS = {"first": 10, "changed": 10, "moved": 1}
-"""A second, from the front: to those who were told nothing yet, of another reason to wait, and of
-steps forward. Each is an API write, and one that begins must not wait for the writes of those
-behind; where builds are short, most begin before there is anything to tell."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """One slot on one worker until it is given back; giving it back twice does no harm."""
-
-    worker: Worker
-    _given_back: Callable[["Lease"], None]
-    _held: bool = field(default=True)
-
-    def release(self) -> None:
-        """Give the slot back; the next in the queue has it at once."""
-        if self._held:
-            self._held = False
-            self._given_back(self)
-
-
-@dataclass(slots=True)
-class Entry:
-    """One that waits. `wake` is called when its turn has changed."""
-
-    ticket: Ticket
-    plan: Plan
-    wake: Callable[[], None]
-    since: float = 0.0
-    passed: int = 0
-    told: Waiting | None = None
-    told_at: float = 0.0
-    able: tuple[Worker, ...] | None = None
-    ranking: tuple[str, ...] = ()
-    warm: frozenset[str] = frozenset()
-    """The workers that have its cache; where none has, the one that should get it."""
-    homes: bool = False
-    """Whether one has."""
-    held_out: float | None = None
-    """Since when it leaves cold workers alone."""
-
-    @property
-    def priority(self) -> int:
-        """Of its ticket."""
-        return self.ticket.priority
-
-    def reconsider(self) -> None:
-        """The workers have changed: what was found out about them is worth nothing."""
-        self.able = None
 
 
 class Line:
@@ -79,7 +24,8 @@ class Line:
 
     def __init__(self, pool: Pool, clock: Callable[[], float], metrics: Metrics) -> None:
         self.pool, self._clock, self._metrics = pool, clock, metrics
-        self._queue, self._arrivals, self._homes = Queue(), itertools.count(), Homes()
+        self._queue, self._arrivals = Queue(), itertools.count()
+        self._placement = Placement(pool, clock, metrics)
         self._entries: dict[str, Entry] = {}
         self._granted: dict[str, tuple[Entry, Lease]] = {}
         self.waits: Callable[[], None] = lambda: None
@@ -125,7 +71,7 @@ class Line:
                 break
             namespace = entry.ticket.namespace
             held = self._queue.shares.held(namespace) + found[namespace]
-            if (limit is None or held < limit) and not self._shut(entry):
+            if (limit is None or held < limit) and not self._placement.shut(entry):
                 found[namespace] += 1
                 useful += 1
         return useful
@@ -176,7 +122,9 @@ class Line:
                 self._say(entry, reason, position)
 
     def _say(self, entry: Entry, reason: Reason, position: int) -> None:
-        entry.told = Waiting(reason, self._message(entry, reason), position)
+        entry.told = Waiting(
+            reason, message(self.pool, self._placement.able(entry), reason), position
+        )
         entry.told_at = self._clock()
         entry.wake()
 
@@ -184,40 +132,12 @@ class Line:
         terms, namespace = self.pool.terms, entry.ticket.namespace
         if terms.platforms and not covers(terms.platforms, entry.plan.platforms):
             return Reason.PLATFORM_UNAVAILABLE
-        if not any(worker.up for worker in self._able(entry)):
+        if not any(worker.up for worker in self._placement.able(entry)):
             return Reason.NO_WORKER
         limit = terms.namespace_slots
         if limit is not None and self._queue.shares.held(namespace) >= limit:
             return Reason.NAMESPACE_LIMIT
         return Reason.QUEUED
-
-    def _message(self, entry: Entry, reason: Reason) -> str:
-        terms = self.pool.terms
-        if reason is Reason.NO_WORKER:
-            return self.pool.trouble(self._able(entry))
-        if reason is Reason.PLATFORM_UNAVAILABLE:
-            offered = ", ".join(sorted(terms.platforms))
-            return (
-                f"Pool {terms.name} builds for {offered} only: name another one in spec.pool, or "
-                "leave out spec.platforms."
-            )
-        if reason is Reason.NAMESPACE_LIMIT:
-            return (
-                f"Waits for another build of this namespace to end: pool {terms.name} gives it "
-                f"{terms.namespace_slots} slots at once."
-            )
-        return f"Waits for a slot of pool {terms.name}: all that could build it are taken."
-
-    def _able(self, entry: Entry) -> tuple[Worker, ...]:
-        """The workers for it, and with them, in passing, the order in which its key likes them."""
-        if entry.able is None:
-            entry.able = self.pool.able(entry.plan)
-            up = {one.name for one in entry.able if one.up}
-            homes = self._homes.of(entry.ticket.key)
-            entry.ranking = ranked(entry.ticket.key, up, homes)
-            entry.homes = bool(up & homes)
-            entry.warm = frozenset(entry.ranking[: max(1, len(up & homes))])
-        return entry.able
 
     def _grant(self) -> None:
         while any(worker.free for worker in self.pool.workers):
@@ -240,26 +160,19 @@ class Line:
             return None
         if first.passed >= slots or place.name in first.warm:
             return first, place, True
-        others = list(candidates)
-        warm = (one for one in others if one[1].name in one[0].warm)
-        cold = (one for one in [(first, place), *others] if not self._holds_out(one[0]))
-        entry, worker = next(itertools.chain(warm, cold), (None, None))
-        if entry is None or worker is None:
+        picked, cold = None, [(first, place)]
+        for entry, worker in candidates:
+            if worker.name in entry.warm:
+                picked = entry, worker
+                break
+            cold.append((entry, worker))
+        else:
+            picked = next((one for one in cold if not self._placement.holds_out(one[0])), None)
+        if picked is None:
             return None
+        entry, worker = picked
         first.passed += entry is not first
         return entry, worker, entry.ticket.namespace == first.ticket.namespace
-
-    def _holds_out(self, entry: Entry) -> bool:
-        """Whether it leaves a slot on a cold worker alone, since a warm one has one soon."""
-        if not entry.homes or not worth_waiting(entry.warm, self._loads(entry)):
-            return False
-        if entry.held_out is None:
-            entry.held_out = self._clock()
-        return self._clock() - entry.held_out < HOLD_OUT_SECONDS
-
-    def _loads(self, entry: Entry) -> list[Load]:
-        up = (worker for worker in self._able(entry) if worker.up)
-        return [Load(one.name, one.leased, one.slots) for one in up]
 
     def _candidates(self) -> Iterator[tuple[Entry, Worker]]:
         """Those that could go now, each with its place; the namespace whose turn it is first.
@@ -275,23 +188,9 @@ class Line:
                 if priority not in (None, ticket.priority):
                     break
                 entry = self._entries[ticket.uid]
-                if worker := self._place(entry):
+                if worker := self._placement.place(entry):
                     priority = ticket.priority
                     yield entry, worker
-
-    def _place(self, entry: Entry) -> Worker | None:
-        """The worker for it among those that have a slot now."""
-        if self._shut(entry):
-            return None
-        loads = self._loads(entry)
-        name = choose(entry.ranking, loads)
-        return next((one for one in self._able(entry) if one.name == name), None)
-
-    def _shut(self, entry: Entry) -> bool:
-        """Whether no worker of the pool is for it, however many there are."""
-        terms, plan = self.pool.terms, entry.plan
-        elsewhere = terms.platforms and not covers(terms.platforms, plan.platforms)
-        return bool(elsewhere or terms.denial(entry.ticket.namespace, plan))
 
     def _give(self, entry: Entry, worker: Worker, in_turn: bool) -> None:  # noqa: FBT001
         ticket, metrics = entry.ticket, self._metrics
@@ -313,23 +212,14 @@ class Line:
             self._grant()
 
         self._granted[ticket.uid] = entry, Lease(worker, given_back)
-        self._settle(ticket.key, worker.name)
+        if self._placement.settle(entry, worker):
+            # Those of the same key like one worker more from now on.
+            self._reconsider(ticket.key)
         metrics.slots_used.labels(self.pool.name).inc()
         waited = self._clock() - entry.since
         metrics.queue_wait.labels(self.pool.name, ticket.namespace).observe(waited)
         self._show(ticket.namespace)
         entry.wake()
-
-    def _settle(self, key: str, name: str) -> None:
-        """The key is built on that worker: count whether its cache was there, and remember it."""
-        homes = self._homes.of(key)
-        result = "hit" if name in homes else "miss" if homes else "new"
-        self._metrics.affinity.labels(self.pool.name, result).inc()
-        self._homes.learn(key, name)
-        if result != "hit":
-            for entry in self._entries.values():
-                if entry.ticket.key == key:
-                    entry.reconsider()
 
     def _show(self, namespace: str) -> None:
         depth = self._queue.depth(namespace)
@@ -342,16 +232,10 @@ class Line:
                 del self._granted[uid]
                 lease.release()
                 entry.wake()
-        for entry in self._entries.values():
-            entry.reconsider()
+        self._reconsider()
         self._grant()
 
-
-def moved(told: Waiting, reason: Reason, position: int) -> bool:
-    """Whether that is news enough to be written."""
-    if reason is not told.reason:
-        return True
-    before = told.position
-    if position <= NEAR:
-        return position != before
-    return position * 2 <= before or position >= before * 2
+    def _reconsider(self, key: str | None = None) -> None:
+        for entry in self._entries.values():
+            if key in (None, entry.ticket.key):
+                entry.reconsider()

@@ -33,7 +33,7 @@ from imagewright.domain.planning import ticket_of
 from imagewright.domain.status import ref_of, summarize
 from imagewright.jobs import Jobs, Task
 from imagewright.metrics import Metrics
-from imagewright.pools.line import Entry
+from imagewright.pools.entry import Entry
 from imagewright.ports import Cluster, Conflict, Keyring
 from imagewright.reconcile.store import Store
 from imagewright.reconcile.writer import Writer

@@ -14,7 +14,8 @@ from imagewright.domain.plan import Inline, Plan, Sandbox
 from imagewright.metrics import Metrics
 from imagewright.pools.autoscale import Autoscaler, load_of
 from imagewright.pools.discovery import Discovery
-from imagewright.pools.line import Lease, Line
+from imagewright.pools.entry import Lease
+from imagewright.pools.line import Line
 from imagewright.pools.pool import Worker
 from imagewright.ports import Endpoint, Unavailable
 from tests.support.parts import a_backend
