@@ -1,8 +1,11 @@
 """The lines in front of the pools: who is let in where, and what those are told who wait."""
 
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imagewright.api.reason import Reason
 from imagewright.builders.memory import MemoryBuilder
@@ -309,6 +312,41 @@ def test_a_worker_under_suspicion_is_passed_over_until_it_answers() -> None:
     desk.end("1")
     desk.offer(HOLD_OUT_SECONDS)
     assert desk.worker_of("2") == next(one.name for one in desk.workers if one is not home)
+
+
+@given(
+    slots=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    keys=st.lists(st.integers(0, 6), min_size=60, max_size=120),
+    seed=st.randoms(use_true_random=False),
+    before=st.integers(0, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_lone_build_waits_for_no_more_than_slots_and_one_others_whatever_is_warm(
+    slots: list[int], keys: list[int], seed: Random, before: int
+) -> None:
+    desk, total = Desk(*slots), sum(slots)
+    for number, key in enumerate(keys):
+        desk.enter(f"crowd-{number:03}", namespace="crowd", key=f"key-{key}")
+    running: set[str] = set()
+
+    def end_one() -> None:
+        running.update(desk.woken)
+        desk.woken.clear()
+        places = {uid: desk.worker_of(uid) for uid in sorted(running) if desk.worker_of(uid)}
+        # The builds of one worker last for ever: it may be the one that the lone build likes.
+        uid = seed.choice([uid for uid in places if places[uid] != "w0"] or list(places))
+        running.remove(uid)
+        desk.end(uid)
+        desk.offer(HOLD_OUT_SECONDS / 10)
+
+    for _ in range(min(before, len(keys) - 2 * total - 2)):
+        end_one()
+    desk.enter("lone", namespace="lone", key=f"key-{before % 7}")
+    ends = 0
+    while desk.worker_of("lone") is None:
+        end_one()
+        ends += 1
+    assert ends <= total + 1
 
 
 def test_nobody_is_passed_over_for_ever() -> None:

@@ -139,19 +139,20 @@ class Line:
             return Reason.NAMESPACE_LIMIT
         return Reason.QUEUED
 
-    def _grant(self) -> None:
+    def _grant(self, *, ended: bool = False) -> None:
+        """Give away the free slots; `ended` says that one has just been given back."""
         while any(worker.free for worker in self.pool.workers):
-            picked = self._pick()
+            picked = self._pick(ended=ended)
             if picked is None:
                 return
             self._give(*picked)
 
-    def _pick(self) -> tuple[Entry, Worker, bool] | None:
+    def _pick(self, *, ended: bool) -> tuple[Entry, Worker, bool] | None:
         """Who goes, where, and whether it was the turn of its namespace.
 
         When all slots are taken and one comes free, whoever is first would mostly meet a worker
-        that has never seen it. So the first that likes this worker goes. Nobody is passed over
-        more often than the pool has slots, which keeps nearly every build on its own worker.
+        that has never seen it. So the first that likes this worker goes. While whoever is first is
+        passed over, or holds out, no more builds end than the pool has slots.
         """
         slots = sum(worker.slots for worker in self.pool.workers if worker.up)
         candidates = itertools.islice(self._candidates(), LOOKS)
@@ -169,6 +170,7 @@ class Line:
         else:
             picked = next((one for one in cold if not self._placement.holds_out(one[0])), None)
         if picked is None:
+            first.passed += ended
             return None
         entry, worker = picked
         first.passed += entry is not first
@@ -209,7 +211,7 @@ class Line:
             metrics.slots_used.labels(self.pool.name).dec()
             if lease.worker.retired:
                 lease.worker.nudge()
-            self._grant()
+            self._grant(ended=True)
 
         self._granted[ticket.uid] = entry, Lease(worker, given_back)
         if self._placement.settle(entry, worker):
