@@ -1,7 +1,6 @@
 """ImageBuilds that are over, by the thousand: what a cluster holds after months of builds."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,10 +97,3 @@ async def archive(kubeconfig: str, like: Body) -> AsyncIterator[Archive]:
             yield made
         finally:
             await made.empty()
-
-
-async def timed(work: Any) -> float:
-    """Seconds that something awaited took."""
-    began = time.monotonic()
-    await work
-    return time.monotonic() - began

@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from bench.processes import cpu_seconds, peak_mb
 from bench.single import writes_in
 from devstack.builds import Builds, Seen
 from devstack.crew import Member, crew
-from devstack.kubectl import kubectl
 from devstack.operator import OperatorProcess, start_operator
+from devstack.teams import teams
 
 WORKERS, SLOTS = 4, 2
 AT_ONCE = 16
@@ -39,8 +39,8 @@ async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespa
     with crew(stack, WORKERS) as members, _operator(stack, members, folder) as running:
         mix = Mix(stack, folder)
         direct = Direct(stack, members)
-        async with _teams(stack, [*mix.namespaces, SINGLE]) as teams:
-            load = Load(stack, running, teams, mix)
+        async with teams(stack, [*mix.namespaces, SINGLE]) as found_teams:
+            load = Load(stack, running, found_teams, mix)
             await warm(mix, direct, members)
             half = options.builds // 2
             seconds = await direct.run(mix.jobs(half, "before"))
@@ -261,18 +261,3 @@ def _operator(
         yield running
     finally:
         running.stop()
-
-
-@contextlib.asynccontextmanager
-async def _teams(
-    stack: devstack.Stack, namespaces: Sequence[str]
-) -> AsyncIterator[dict[str, Builds]]:
-    """The builds of each namespace, which is made; they are deleted at the end."""
-    async with contextlib.AsyncExitStack() as open_ones:
-        teams = {}
-        for name in namespaces:
-            await asyncio.to_thread(kubectl, stack, "create", "namespace", name)
-            teams[name] = await open_ones.enter_async_context(Builds(str(stack.kubeconfig), name))
-        yield teams
-        for name in namespaces:
-            await asyncio.to_thread(kubectl, stack, "delete", "ib", "--all", f"--namespace={name}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import devstack
 from demo.page import Page
 from devstack.builds import Builds
-from devstack.kubectl import kubectl
 from devstack.operator import start_operator
+from devstack.teams import teams
 
 TEAMS = ("red", "green", "blue")
 EACH, SLOTS, SECONDS = 4, 2, 3
@@ -29,7 +29,7 @@ async def show_queue(stack: devstack.Stack, folder: Path, page: Page) -> None:
         start_operator, folder / "queue", stack.operator_kubeconfig, pools=[pool]
     )
     try:
-        async with watched(stack, folder / "watch.log"), teams(stack) as builds:
+        async with watched(stack, folder / "watch.log"), teams(stack, TEAMS) as builds:
             for name in TEAMS:
                 for number in range(1, EACH + 1):
                     await builds[name].create(f"build-{number}", spec(stack, f"{name}{number}"))
@@ -69,18 +69,6 @@ async def watched(stack: devstack.Stack, log: Path) -> AsyncIterator[None]:
     finally:
         watching.terminate()
         await watching.wait()
-
-
-@contextlib.asynccontextmanager
-async def teams(stack: devstack.Stack) -> AsyncIterator[dict[str, Builds]]:
-    """The builds of each team, in a namespace of its own."""
-    async with contextlib.AsyncExitStack() as opened:
-        found = {}
-        for name in TEAMS:
-            await asyncio.to_thread(kubectl, stack, "create", "namespace", name)
-            builds = Builds(str(stack.kubeconfig), name)
-            found[name] = await opened.enter_async_context(builds)
-        yield found
 
 
 def spec(stack: devstack.Stack, name: str) -> dict[str, object]:

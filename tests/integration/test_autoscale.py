@@ -1,7 +1,7 @@
 """A StatefulSet that follows the work at a real API server, under the role of the chart."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from imagewright.kube.scale import HOLD, StatefulSet
 from imagewright.pools.autoscale import LOOK_SECONDS, Autoscaler
 from imagewright.pools.guard import HOLD_SECONDS, RELEASE_SECONDS, Guard
 from imagewright.ports import Conflict, Gone, Scale, Unavailable
+from tests.support.waiting import becomes
 from tests.support.worker_pods import WorkerPods
 
 BOUNDS = Bounds(slots=2, least=0, most=3, idle_seconds=600)
@@ -38,13 +39,6 @@ async def workers(stack: devstack.Stack, worker_pods: WorkerPods) -> AsyncIterat
     """The StatefulSet as the operator sees it."""
     async with KubeClient(str(stack.operator_kubeconfig)) as client:
         yield StatefulSet(client, worker_pods.namespace, "bk")
-
-
-async def becomes(look: Callable[[], object], expected: object) -> None:
-    """Wait until that is what is seen. Raises TimeoutError."""
-    async with asyncio.timeout(10):
-        while await asyncio.to_thread(look) != expected:
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

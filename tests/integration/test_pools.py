@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from devstack.builds import Builds, Seen, condition
 from devstack.crew import Member, crew
 from devstack.operator import OperatorProcess, start_operator
 from devstack.prunes import Prunes
-from tests.support.stack import Kubectl
+from devstack.teams import teams
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -54,30 +54,13 @@ def step(stack: devstack.Stack, command: str, **more: Any) -> dict[str, Any]:
     return {"source": {"inline": {"files": files}}, "cache": {"noCache": True}, **more}
 
 
-@asynccontextmanager
-async def teams(
-    stack: devstack.Stack, kubectl: Kubectl, *names: str
-) -> AsyncIterator[dict[str, Builds]]:
-    """Builds of these namespaces, which are made where they are not there."""
-    async with AsyncExitStack() as opened:
-        found = {}
-        for name in names:
-            kubectl.run("create", "namespace", name)
-            builds = Builds(str(stack.kubeconfig), name)
-            found[name] = await opened.enter_async_context(builds)
-        yield found
-        for builds in found.values():
-            left = [name for name, seen in builds.history.items() if seen[-1].type != "DELETED"]
-            await asyncio.gather(*(builds.delete(name) for name in left))
-
-
 @pytest.mark.timeout(600)
 async def test_two_hundred_builds_of_ten_namespaces_end_right_and_leave_no_slot_behind(
-    stack: devstack.Stack, members: list[Member], kubectl: Kubectl, tmp_path: Path
+    stack: devstack.Stack, members: list[Member], tmp_path: Path
 ) -> None:
     mix = Mix(stack, tmp_path)
     async with (
-        teams(stack, kubectl, *mix.namespaces, "single") as found,
+        teams(stack, [*mix.namespaces, "single"]) as found,
         operating(stack, tmp_path, pool(*members)) as running,
     ):
         load = Load(stack, running, found, mix)
@@ -89,11 +72,11 @@ async def test_two_hundred_builds_of_ten_namespaces_end_right_and_leave_no_slot_
 
 @pytest.mark.timeout(600)
 async def test_rebuilds_meet_their_worker_and_a_lost_worker_moves_no_other_keys(
-    stack: devstack.Stack, members: list[Member], kubectl: Kubectl, tmp_path: Path
+    stack: devstack.Stack, members: list[Member], tmp_path: Path
 ) -> None:
     mix = Mix(stack, tmp_path)
     async with (
-        teams(stack, kubectl, *mix.namespaces) as found,
+        teams(stack, mix.namespaces) as found,
         operating(stack, tmp_path, pool(*members)) as running,
     ):
         load = Load(stack, running, found, mix)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from bench.processes import alive, appeared
 from devstack.builds import Builds, condition
 from devstack.operator import OperatorProcess, start_operator
 from imagewright.kube.scale import HOLD
+from tests.support.waiting import becomes
 from tests.support.worker_player import WorkerPlayer
 
 HELLO = {"source": {"inline": {"files": {"Dockerfile": "FROM scratch\nLABEL a=b\n"}}}}
@@ -39,13 +40,6 @@ async def operating(
         yield running
     finally:
         await asyncio.to_thread(running.stop)
-
-
-async def becomes(look: Callable[[], object], expected: object) -> None:
-    """Wait until that is what is seen. Raises TimeoutError."""
-    async with asyncio.timeout(30):
-        while await asyncio.to_thread(look) != expected:
-            await asyncio.sleep(0.1)
 
 
 async def test_a_pool_grows_from_nothing_for_a_build_and_is_nothing_again(

@@ -1,5 +1,6 @@
 """An HTTP server that stands for the API server and answers what it is told to."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,14 +10,14 @@ import yaml
 from aiohttp import web
 
 
-class Answering:
+class Answering(ABC):
     """Something at a port of loopback; `served` gives it one."""
 
     port = 0
 
+    @abstractmethod
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
-        raise NotImplementedError
 
     def config(self, folder: Path, token: str) -> Path:
         """A kubeconfig that leads here."""

@@ -44,11 +44,6 @@ class Entry:
     held_out: float | None = None
     """Since when it leaves cold workers alone."""
 
-    @property
-    def priority(self) -> int:
-        """Of its ticket."""
-        return self.ticket.priority
-
     def reconsider(self) -> None:
         """The workers have changed: what was found out about them is worth nothing."""
         self.able = None

@@ -8,7 +8,6 @@ from dataclasses import replace
 from imagewright.api.reason import Reason
 from imagewright.domain.facts import Entered, Granted, Refused, Turn, Waiting
 from imagewright.domain.fairness import Queue
-from imagewright.domain.platform import covers
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Entry, Lease
 from imagewright.pools.notice import TOLD_SECONDS, WORDS, message, moved
@@ -130,7 +129,7 @@ class Line:
 
     def _reason(self, entry: Entry) -> Reason:
         terms, namespace = self.pool.terms, entry.ticket.namespace
-        if terms.platforms and not covers(terms.platforms, entry.plan.platforms):
+        if not terms.serves(entry.plan):
             return Reason.PLATFORM_UNAVAILABLE
         if not any(worker.up for worker in self._placement.able(entry)):
             return Reason.NO_WORKER

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from imagewright.domain.affinity import Homes, Load, choose, ranked, worth_waiting
-from imagewright.domain.platform import covers
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Entry
 from imagewright.pools.pool import Pool, Worker
@@ -54,8 +53,7 @@ class Placement:
     def shut(self, entry: Entry) -> bool:
         """Whether no worker of the pool is for it, however many there are."""
         terms, plan = self.pool.terms, entry.plan
-        elsewhere = terms.platforms and not covers(terms.platforms, plan.platforms)
-        return bool(elsewhere or terms.denial(entry.ticket.namespace, plan))
+        return not terms.serves(plan) or bool(terms.denial(entry.ticket.namespace, plan))
 
     def settle(self, entry: Entry, worker: Worker) -> bool:
         """It is built there: remember it, and say whether that is new for its key."""

@@ -83,6 +83,10 @@ class Terms:
     namespaces: frozenset[str] = frozenset()
     namespace_slots: int | None = None
 
+    def serves(self, plan: Plan) -> bool:
+        """Whether the pool builds for the plan's platforms."""
+        return not self.platforms or covers(self.platforms, plan.platforms)
+
     def denial(self, namespace: str, plan: Plan) -> str:
         """Why the namespace may not build this here, in a sentence; empty where it may."""
         if self.namespaces and namespace not in self.namespaces:
