@@ -1,41 +1,66 @@
-"""Clients of BuildKit: buildctl through the gateway against buildctl on the worker itself.
+"""Clients of BuildKit: buildctl through the gateway against buildctl at the worker itself.
 
-The worker is dialled on its own socket, without TLS, so what mutual TLS costs at both of its ends
-is in the ratio.
+The worker is dialled in two ways: by mutual TLS, which is what the gateway replaces, and on its
+own socket without TLS, so that what encryption costs at both ends is in the second ratio.
 """
 
 import argparse
 import asyncio
 import os
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import devstack
-from bench.arms import Arms, Workload
 from bench.figures import Pair, estimate, spread
-from devstack.builds import Builds
 from devstack.certificates import Authority
+from devstack.crew import crew
 from devstack.operator import start_operator
+from devstack.server import free_port
 
 MEGABYTES = 200
+GATEWAY, TLS, SOCKET = "gateway", "mutual TLS", "socket"
+Times = Mapping[str, list[float]]
+"""Seconds of each round, by door."""
 
 
-class Doors(Arms):
-    """Both arms are buildctl: the one that is compared goes through the gateway."""
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """How buildctl reaches the worker: the arguments of each way, by its name."""
 
-    def __init__(self, builds: Builds, gateway: Sequence[str], direct: Sequence[str]) -> None:
-        super().__init__(builds, direct)
-        self._gateway = Arms(builds, gateway)
+    program: str
+    ways: Mapping[str, Sequence[str]]
 
-    async def operator(self, workload: Workload) -> float:
-        """Seconds that buildctl takes through the gateway."""
-        await asyncio.to_thread(freshen, Path(workload.name))
-        return await self._gateway.direct(workload)
+    async def rounds(self, folder: Path, count: int, warm_ups: int) -> Times:
+        """So many builds of the folder through each door; in a round each has one, in any order.
 
-    async def direct(self, workload: Workload) -> float:
-        """Seconds that buildctl takes on the worker's socket."""
-        await asyncio.to_thread(freshen, Path(workload.name))
-        return await super().direct(workload)
+        Raises RuntimeError where buildctl fails.
+        """
+        times: dict[str, list[float]] = {name: [] for name in self.ways}
+        for number in range(-warm_ups, count):
+            for name in random.sample(list(self.ways), len(self.ways)):
+                await asyncio.to_thread(freshen, folder)
+                took = await self._build(name, folder)
+                if number >= 0:
+                    times[name].append(took)
+        return times
+
+    async def _build(self, way: str, folder: Path) -> float:
+        local = ["--local", f"context={folder}", "--local", f"dockerfile={folder}"]
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *(self.program, *self.ways[way]),
+            *("build", "--frontend", "dockerfile.v0", *local),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        took = time.monotonic() - began
+        if process.returncode:
+            raise RuntimeError(f"buildctl failed: {said.decode()[-1000:]}")
+        return took
 
 
 def freshen(folder: Path) -> None:
@@ -47,12 +72,11 @@ def freshen(folder: Path) -> None:
                 file.write(os.urandom(1 << 20))
 
 
-def workload(folder: Path, dockerfile: str) -> Workload:
-    """A folder for buildctl; the workload is named for it."""
+def workload(folder: Path, dockerfile: str) -> Path:
+    """A folder for buildctl."""
     folder.mkdir()
     (folder / "Dockerfile").write_text(dockerfile)
-    local = ["--local", f"context={folder}", "--local", f"dockerfile={folder}"]
-    return Workload(str(folder), {}, ["build", "--frontend", "dockerfile.v0", *local])
+    return folder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,45 +85,63 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def measure(stack: devstack.Stack, folder: Path, options: argparse.Namespace) -> None:
-    """Both figures; the last line is for programs."""
-    pairs = options.pairs
+    """Both figures, each against both doors of the worker; the last line is for programs."""
     print(f"load average at the start: {Path('/proc/loadavg').read_text().split()[0]}")
     authority = Authority(folder / "own")
-    running = start_operator(
-        folder / "operator",
-        stack.operator_kubeconfig,
-        pools=[{"workers": [stack.buildkit], "slots": 8}],
-        gateway={"port": 0, **authority.server().settings()},
-    )
-    try:
-        port = next(one["gateway_port"] for one in running.events() if "gateway_port" in one)
-        program = str(stack.binaries["buildctl"])
-        through = (
-            *(program, "--addr", f"tcp://127.0.0.1:{port}"),
-            *authority.client("bench", "bench").buildctl(),
+    own, port = authority.server(), free_port()
+    door = f"--addr=tcp://127.0.0.1:{port}"
+    files = (f"--tlscacert={own.ca}", f"--tlscert={own.cert}", f"--tlskey={own.key}")
+    with crew(stack, 1, [door, *files]) as (worker,):
+        running = start_operator(
+            folder / "operator",
+            stack.operator_kubeconfig,
+            pools=[{"workers": [worker.address], "slots": 8}],
+            gateway={"port": 0, **own.settings()},
         )
-        async with Builds(str(stack.kubeconfig)) as builds:
-            doors = Doors(builds, through, (program, "--addr", stack.buildkit))
+        try:
+            named = (one["gateway_port"] for one in running.events() if "gateway_port" in one)
+            client = authority.client("bench", "bench").buildctl()
+            ways = {
+                GATEWAY: (f"--addr=tcp://127.0.0.1:{next(named)}", *client),
+                TLS: (door, *client),
+                SOCKET: (f"--addr={worker.address}",),
+            }
+            doors = Doors(str(stack.binaries["buildctl"]), ways)
             text = f"FROM {stack.base_image}\nRUN true\n"
-            noop = await doors.pairs(workload(folder / "noop", text), pairs)
+            noop = await doors.rounds(workload(folder / "noop", text), options.pairs, 3)
             tell("no-op through the gateway", noop)
             sent = workload(folder / "context", "FROM scratch\nCOPY blob /\n")
-            (folder / "context" / "blob").touch()
-            context = await doors.pairs(sent, max(3, pairs // 2), warm_ups=1)
+            (sent / "blob").touch()
+            context = await doors.rounds(sent, max(3, options.pairs // 2), 1)
             tell(f"{MEGABYTES} MB of context through the gateway", context)
-        print(f"bench: r_gateway_context={median(context):.3f} r_gateway_noop={median(noop):.3f}")
-    finally:
-        running.stop()
+        finally:
+            running.stop()
+    figures = {
+        "r_gateway_context": ratio(context, TLS),
+        "r_gateway_noop": ratio(noop, TLS),
+        "r_gateway_context_socket": ratio(context, SOCKET),
+        "r_gateway_noop_socket": ratio(noop, SOCKET),
+    }
+    print("bench:", *(f"{name}={value:.3f}" for name, value in figures.items()))
 
 
-def median(pairs: list[Pair]) -> float:
-    """Of the ratios."""
-    return estimate([one.ratio for one in pairs]).value
+def ratios(times: Times, way: str) -> list[float]:
+    """The gateway's time over that of the other door, round by round."""
+    return [
+        Pair(operator=ours, direct=theirs).ratio
+        for ours, theirs in zip(times[GATEWAY], times[way], strict=True)
+    ]
 
 
-def tell(title: str, pairs: list[Pair]) -> None:
+def ratio(times: Times, way: str) -> float:
+    """The median of them."""
+    return estimate(ratios(times, way)).value
+
+
+def tell(title: str, times: Times) -> None:
     """One workload's figures for people."""
-    print(f"{title} (against the worker's own socket, without TLS), n={len(pairs)}")
-    print(f"  gateway ms min/p50/p99: {spread([one.operator for one in pairs])}")
-    print(f"  direct  ms min/p50/p99: {spread([one.direct for one in pairs])}")
-    print(f"  R = {estimate([one.ratio for one in pairs])}", flush=True)
+    print(f"{title}, n={len(times[GATEWAY])}")
+    for name, seconds in times.items():
+        print(f"  {name:10} ms min/p50/p99: {spread(seconds)}")
+    for way in (TLS, SOCKET):
+        print(f"  R over {way:10} = {estimate(ratios(times, way))}", flush=True)

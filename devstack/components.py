@@ -5,6 +5,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,13 @@ def etcd(place: Place, port: int, peer_port: int) -> Command:
     )
 
 
-def buildkitd(place: Place, address: str, registries: Registries) -> Command:
-    """A buildkitd with its OCI worker, which knows how each registry is spoken to."""
+def buildkitd(
+    place: Place, address: str, registries: Registries, more: Sequence[str] = ()
+) -> Command:
+    """A buildkitd with its OCI worker, which knows how each registry is spoken to.
+
+    `more` are arguments of its own.
+    """
     config = place.folder / "buildkitd.toml"
     plain = "".join(
         f'[registry."{host}"]\n  '
@@ -75,6 +81,7 @@ def buildkitd(place: Place, address: str, registries: Registries) -> Command:
         f"--addr={address}",
         "--oci-worker=true",
         "--containerd-worker=false",
+        *more,
     ]
     return Command("buildkitd", arguments, lambda: _reachable(address))
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,11 +34,14 @@ class Member:
 
 
 @contextmanager
-def crew(stack: Stack, count: int) -> Iterator[list[Member]]:
-    """So many running buildkitds with empty caches; all gone at the end. Raises ServerError."""
+def crew(stack: Stack, count: int, more: Sequence[str] = ()) -> Iterator[list[Member]]:
+    """So many running buildkitds with empty caches; all gone at the end. Raises ServerError.
+
+    `more` are arguments that each is started with.
+    """
     members: list[Member] = []
     try:
-        members.extend(_member(stack) for _ in range(count))
+        members.extend(_member(stack, more) for _ in range(count))
         yield members
     finally:
         for member in members:
@@ -48,9 +51,9 @@ def crew(stack: Stack, count: int) -> Iterator[list[Member]]:
             shutil.rmtree(member.folder, ignore_errors=True)
 
 
-def _member(stack: Stack) -> Member:
+def _member(stack: Stack, more: Sequence[str]) -> Member:
     folder = Path(tempfile.mkdtemp(prefix="crew-", dir=stack.folder))
     address = f"unix://{folder / 'buildkitd.sock'}"
     place = Place(stack.binaries["buildkitd"], folder)
-    command = replace(buildkitd(place, address, stack.registries), name=folder.name)
+    command = replace(buildkitd(place, address, stack.registries, more), name=folder.name)
     return Member(address, folder, command, await_ready(command, start(command, stack.folder)))

@@ -7,6 +7,7 @@ frames is read (`servers.http2`); from then on bytes are copied both ways (`serv
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,12 +17,14 @@ import structlog
 
 from imagewright.metrics import Metrics
 from imagewright.servers.guest import Guest
-from imagewright.servers.splice import End, Pipe
+from imagewright.servers.splice import Pipe
+from imagewright.servers.wire import Wire, dial
 from imagewright.settings import GatewaySettings
 
 log = structlog.get_logger("gateway")
 TICK_SECONDS = 1.0
 DIAL_SECONDS = 5.0
+ACCEPT_PAUSE, BACKLOG = 0.1, 128
 DIALS = 3
 """Workers that are tried for one client: it has sent nothing to any of them."""
 QUIET_SECONDS = 15.0
@@ -86,16 +89,16 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen. Raises OSError where the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        address = (self._settings.host, self._settings.port)
-        self._server = await loop.create_server(lambda: Guest(self._welcome), *address)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._door = await listening(self._settings.host, self._settings.port)
+        self.port = int(self._door.getsockname()[1])
+        self._accepting = asyncio.create_task(self._accept(), name="gateway door")
         self._ticking = asyncio.create_task(self._tick(), name="gateway")
 
     async def close(self, grace: float) -> None:
         """Accept nobody, send those away who wait, let builds end for `grace` seconds."""
         self._closing = True
-        self._server.close()
+        self._accepting.cancel()
+        self._door.close()
         log.info("Gateway drains", connections=len(self._pipes), seconds=grace)
         for patience in self._patience.values():
             if not patience.expired():
@@ -106,12 +109,26 @@ class Gateway:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=grace)
-        left = [*self._tasks.values(), self._ticking]
+        left = [*self._tasks.values(), self._ticking, self._accepting]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         # What was aborted closes its socket in the loop's next turn.
         await asyncio.sleep(0)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                own, peer = await loop.sock_accept(self._door)
+            except OSError as error:
+                # A client that is gone already, or no file left for one: others may come.
+                log.warning("A client was not accepted", why=str(error))
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._welcome(Guest(own, str(peer[0])))
 
     def _welcome(self, guest: Guest) -> None:
         task = asyncio.create_task(self._attend(guest), name="gateway client")
@@ -180,26 +197,16 @@ class Gateway:
         finally:
             self._patience.pop(guest, None)
 
-    async def _dial(self, upstream: Upstream) -> End:
-        loop, end = asyncio.get_running_loop(), End()
-        scheme, _, rest = upstream.address.partition("://")
+    async def _dial(self, upstream: Upstream) -> Wire:
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                if scheme == "unix":
-                    await loop.create_unix_connection(lambda: end, rest)
-                else:
-                    host, _, port = rest.rpartition(":")
-                    name = (upstream.server_name or host) if upstream.tls else None
-                    await loop.create_connection(
-                        lambda: end, host, int(port), ssl=upstream.tls, server_hostname=name
-                    )
+                return await dial(upstream.address, upstream.tls, upstream.server_name)
         except OSError as error:
             # TimeoutError is one.
             log.warning("Worker not reached", address=upstream.address, why=str(error))
             raise WorkerLost(upstream.address) from error
-        return end
 
-    async def _copy(self, guest: Guest, worker: End) -> None:
+    async def _copy(self, guest: Guest, worker: Wire) -> None:
         """Until one end is gone. Raises WorkerLost where that was the worker."""
         pipe = guest.splice(worker)
         self._pipes[pipe] = (0, 0)
@@ -269,3 +276,12 @@ def server_tls(settings: GatewaySettings) -> ssl.SSLContext:
     # A client makes one connection; there is nothing to resume.
     context.num_tickets = 0
     return context
+
+
+async def listening(host: str, port: int) -> socket.socket:
+    """A socket that clients may connect to. Raises OSError where the address cannot be had."""
+    loop = asyncio.get_running_loop()
+    family, *_, where = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+    door = socket.create_server(where, family=family, backlog=BACKLOG)
+    door.setblocking(False)
+    return door

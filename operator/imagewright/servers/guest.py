@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from imagewright.servers.http2 import (
     NO_ERROR,
@@ -16,7 +16,9 @@ from imagewright.servers.http2 import (
     settings_ack,
     trailers,
 )
-from imagewright.servers.splice import BUFFER, End, Pipe
+from imagewright.servers.seal import Seal
+from imagewright.servers.splice import Pipe
+from imagewright.servers.wire import Wire, secured
 
 FAREWELL_SECONDS = 5.0
 """How long a client that was refused may take to understand it and go."""
@@ -24,15 +26,14 @@ ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 
 """A machine that vanished holds a slot for a minute, and no longer."""
 
 
-class Guest(asyncio.BufferedProtocol):
-    """One client. `welcome` is called once when it knocks, `lost` when it goes by itself."""
+class Guest:
+    """One client; `lost` is called when it goes by itself after its handshakes."""
 
-    def __init__(self, welcome: Callable[["Guest"], None]) -> None:
+    def __init__(self, own: socket.socket, peer: str) -> None:
         self.lost: Callable[[], object] = lambda: None
-        self.peer = ""
+        self.peer = peer
         self.known = self.spliced = False
-        self._welcome = welcome
-        self._transport = cast("asyncio.Transport", None)
+        self._socket, self._wire = own, cast("Wire", None)
         self._opening = Opening()
         self._refusal: tuple[int, str] | None = None
         self._gone = asyncio.Event()
@@ -43,32 +44,32 @@ class Guest(asyncio.BufferedProtocol):
 
         Raises OSError where either fails.
         """
-        loop = asyncio.get_running_loop()
-        transport = await loop.start_tls(self._transport, self, tls, server_side=True)
-        if transport is None:
-            raise ConnectionResetError("gone")
-        self._transport = transport
-        self._transport.write(settings())
+        for option, value in ALIVE.items():
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        seal = Seal(tls, server_side=True)
+        self._wire = await secured(self._socket, seal)
+        self._wire.write(settings())
+        self._wire.join(self)
         await self._ready
         self.known = True
-        return subject_of(self._transport)
+        return subject_of(seal.certificate())
 
-    def splice(self, worker: End) -> Pipe:
+    def splice(self, worker: Wire) -> Pipe:
         """Join the client to a worker, which gets all that was held for it."""
         self.spliced = True
-        return Pipe(self._transport, worker, self._opening.all())
+        return Pipe(self._wire, worker, self._opening.all())
 
     async def send_away(self, status: int, message: str) -> None:
         """Answer every request with a failure that clients print, until the client goes."""
         self._refusal = (status, message)
-        self._transport.write(settings_ack())
+        self._wire.write(settings_ack())
         self._refuse()
         # From here on its going is what is waited for, and no end of the task that waits.
         self.lost = self._gone.set
         await self._leaving()
         if not self._gone.is_set():
-            self._transport.write(goaway(NO_ERROR))
-            self._transport.close()
+            self._wire.write(goaway(NO_ERROR))
+            self._wire.close()
             await self._leaving()
 
     async def _leaving(self) -> None:
@@ -79,56 +80,45 @@ class Guest(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Hang up; a client that was spliced is its pipe's."""
-        if not self.spliced:
-            self._transport.abort()
+        if self._wire is None:
+            self._socket.close()
+        elif not self.spliced:
+            self._wire.abort()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Read nothing before TLS does."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.pause_reading()
-        peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if peer else ""
-        own = transport.get_extra_info("socket")
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ALIVE.items():
-            own.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._welcome(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        """Where the loop reads into."""
-        return BUFFER
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def heard(self, data: memoryview) -> None:
         """Hold what the worker is to get; answer what cannot wait for it."""
         try:
-            answers = self._opening.feed(BUFFER[:nbytes])
+            answers = self._opening.feed(data)
         except NotHttp2 as error:
             if not self._ready.done():
                 self._ready.set_exception(ConnectionAbortedError(f"no HTTP/2: {error}"))
-            self._transport.abort()
+            self._wire.abort()
             return
         if answers:
-            self._transport.write(answers)
+            self._wire.write(answers)
         if self._opening.acknowledged and not self._ready.done():
             self._ready.set_result(None)
         self._refuse()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        """It went, in whatever state it was."""
-        self.lost()
+    def stalled(self) -> None:
+        """A client that does not read is not read either: it could ask for answers without end."""
+        self._wire.pause()
+
+    def flowing(self) -> None:
+        """It reads again."""
+        self._wire.resume()
 
     def _refuse(self) -> None:
         if self._refusal is not None:
             for stream in self._opening.streams:
-                self._transport.write(trailers(stream, *self._refusal))
+                self._wire.write(trailers(stream, *self._refusal))
             self._opening.streams.clear()
 
 
-def subject_of(transport: asyncio.Transport) -> dict[str, str]:
-    """The subject of the certificate that the peer has shown, by attribute; the first counts."""
-    found = transport.get_extra_info("peercert") or {}
+def subject_of(certificate: Mapping[str, Any]) -> dict[str, str]:
+    """The subject of a certificate as ssl describes it, by attribute; the first counts."""
     names: dict[str, str] = {}
-    for relative in found.get("subject", ()):
+    for relative in certificate.get("subject", ()):
         for name, value in relative:
             names.setdefault(name, value)
     return names

@@ -151,8 +151,8 @@ async def test_a_slow_reader_holds_up_who_writes_to_it(tmp_path: Path) -> None:
         content = b"z" * (16 << 20)
         wire.writers[0].write(content)
         pipe = next(iter(house.gateway._pipes))
-        await until(lambda: not pipe._worker.transport.is_reading())
-        assert pipe._worker.bytes < len(content)
+        await until(lambda: not pipe._worker.reading)
+        assert pipe.moved()[1] < len(content)
         await reader.readexactly(9)
         assert await reader.readexactly(len(content)) == content
         writer.close()
@@ -178,7 +178,8 @@ async def test_without_a_certificate_of_the_right_authority_nobody_gets_in(tmp_p
         await until(lambda: house.refused("tls") == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", house.gateway.port)
         writer.write(GREETING)
-        await reader.read()
+        with suppress(ConnectionError):
+            await reader.read()
         writer.close()
         await until(lambda: house.refused("tls") == 3)
     assert doorman.order == []
