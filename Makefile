@@ -27,7 +27,7 @@ check: env  ## Format, lint, types, layers, generated files: at most a minute
 matrix: env  ## Say which promised rows have a passing test
 	@$(RUN) python -m tests.matrix
 
-bench: env  ## Measure against the direct tool: SUITE=single (in pairs), load (a thousand at once) or gateway
+bench: env  ## Measure against the direct tool: SUITE=single (in pairs), load (a thousand at once), gateway or hour (does it grow)
 	@$(RUN) python -m bench $(SUITE) $(ARGS)
 
 generate: env  ## Write again what is generated: CRDs and protobuf modules

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 import devstack
-from bench import gateway, load, single
+from bench import gateway, hour, load, single
 
-SUITES = {"single": single, "load": load, "gateway": gateway}
+SUITES = {"single": single, "load": load, "gateway": gateway, "hour": hour}
 """By name: each module has `arguments` (what a user may choose) and `measure` (all figures)."""
 
 

@@ -29,6 +29,11 @@ class Metrics:
             registry=registry,
             buckets=SECONDS,
         )
+        self.tasks = Gauge(
+            "imagebuild_loop_tasks",
+            "Tasks of the main loop: some dozens, and a few for each build that runs.",
+            registry=registry,
+        )
         self.running = Gauge("imagebuild_running", "Builds that run now.", registry=registry)
         self.queue_depth = Gauge(
             "imagebuild_queue_depth",

@@ -1,5 +1,6 @@
 """/metrics, /healthz and /readyz."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -35,6 +36,7 @@ async def serve_ops(
 
 def _metrics_handler(metrics: Metrics) -> Handler:
     async def handler(_: web.Request) -> web.Response:
+        metrics.tasks.set(len(asyncio.all_tasks()))
         text = generate_latest(metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
