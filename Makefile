@@ -3,6 +3,8 @@ SHELL := /bin/bash
 UV := scripts/uv
 RUN := $(UV) run --no-sync
 SUITE := single
+# Each process has servers of its own; tests mostly wait.
+PROCESSES := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check matrix bench generate clean env
@@ -19,7 +21,7 @@ demo: env  ## Show the operator building real images on real servers, in under a
 # Building the servers takes minutes, once; a test's own time must not have to hold that.
 test: env  ## Run every test, against real servers
 	@$(RUN) python -m devstack build
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest --numprocesses=$(PROCESSES) --dist=loadfile $(ARGS)
 
 check: env  ## Format, lint, types, layers, generated files: at most a minute
 	@scripts/check

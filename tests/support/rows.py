@@ -20,6 +20,8 @@ CATALOGUE = Path(__file__).resolve().parents[1] / "rows.toml"
 SEVERITY = ("passed", "skipped", "failed")
 """Outcomes, each worse than the one before: a test is what its worst phase was."""
 
+ROW = "row"
+"""The property of a report that names a row."""
 UNREACHED = "unreached"
 """The table of rows.toml that is no family, but says which rows the operator never comes to."""
 Catalogue = dict[str, dict[str, str]]
@@ -167,11 +169,12 @@ class RowPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Learn which test carries which rows, before others deselect any."""
-        self.session.marked = {
-            item.nodeid: rows for item in items if (rows := tuple(rows_of(item)))
-        }
-        if complaint := unlisted(self.session.marked, self._catalogue):
+        marked = {item.nodeid: rows for item in items if (rows := tuple(rows_of(item)))}
+        if complaint := unlisted(marked, self._catalogue):
             raise pytest.UsageError(complaint)
+        for item in items:
+            # They travel with the reports, which may come from another process.
+            item.user_properties += [(ROW, row) for row in marked.get(item.nodeid, ())]
 
     def pytest_deselected(self) -> None:
         """A session with tests left out is not over all of them."""
@@ -179,7 +182,9 @@ class RowPlugin:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how each phase of a marked test ended."""
-        if report.nodeid in self.session.marked:
+        rows = tuple(str(value) for name, value in report.user_properties if name == ROW)
+        if rows:
+            self.session.marked[report.nodeid] = rows
             before = self.session.outcomes.get(report.nodeid, "passed")
             self.session.outcomes[report.nodeid] = worse(before, report.outcome)
 
@@ -187,7 +192,8 @@ class RowPlugin:
         """Write what was found out."""
         config = session.config
         ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if config.getoption("collectonly"):
+        # A process that runs a part of the tests reports to the one that was asked for all.
+        if config.getoption("collectonly") or hasattr(config, "workerinput"):
             return
         cut = bool(session.shouldstop or session.shouldfail) or exitstatus not in ended
         self.session.partial |= cut or not asks_for_all(config)
@@ -204,6 +210,8 @@ def rows_of(item: pytest.Item) -> Iterator[str]:
 
 def asks_for_all(config: pytest.Config) -> bool:
     """Whether the session was asked for every test there is."""
+    if config.getoption("keyword") or config.getoption("markexpr"):
+        return False
     asked = {(config.invocation_params.dir / arg).resolve() for arg in config.args}
     every: Any = config.getini("testpaths")
     return asked == {(config.rootpath / path).resolve() for path in every}

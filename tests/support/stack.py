@@ -14,8 +14,13 @@ import devstack
 from devstack.builds import Builds
 from devstack.operator import OperatorProcess, start_operator
 
-STACK = os.environ.get("DEVSTACK_NAME", "test")
-"""Two runs at once need two stacks."""
+STACK = "-".join(
+    [
+        os.environ.get("DEVSTACK_NAME", "test"),
+        *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")]),
+    ]
+)
+"""Two runs at once need two stacks, and so do two processes of one run."""
 _numbers = itertools.count(1)
 _run = secrets.token_hex(3)
 

@@ -33,8 +33,10 @@ def known(rows: dict[str, dict[str, str]], whole: float = 100.0) -> Results:
     return Results("/checkout", whole, rows)
 
 
-def phase(test: str, outcome: Literal["passed", "failed"]) -> pytest.TestReport:
-    return pytest.TestReport(test, ("t.py", 1, "a"), {}, outcome, None, "call")
+def phase(test: str, outcome: Literal["passed", "failed"], *rows: str) -> pytest.TestReport:
+    told = [("row", row) for row in rows]
+    where = ("t.py", 1, "a")
+    return pytest.TestReport(test, where, {}, outcome, None, "call", user_properties=told)
 
 
 def test_the_catalogue_holds_every_family_with_its_rows() -> None:
@@ -154,11 +156,11 @@ def test_results_are_written_and_read_back(tmp_path: Path) -> None:
 
 def test_the_plugin_remembers_the_worst_phase_of_marked_tests_only(tmp_path: Path) -> None:
     plugin = RowPlugin(FAMILIES, tmp_path / "rows.json")
-    plugin.session.marked = {"t.py::a": ("T1",)}
-    plugin.pytest_runtest_logreport(phase("t.py::a", "passed"))
-    plugin.pytest_runtest_logreport(phase("t.py::a", "failed"))
+    plugin.pytest_runtest_logreport(phase("t.py::a", "passed", "T1"))
+    plugin.pytest_runtest_logreport(phase("t.py::a", "failed", "T1"))
     plugin.pytest_runtest_logreport(phase("t.py::b", "passed"))
     assert plugin.session.outcomes == {"t.py::a": "failed"}
+    assert plugin.session.marked == {"t.py::a": ("T1",)}
 
 
 def test_a_session_with_tests_left_out_is_not_over_all(tmp_path: Path) -> None:
