@@ -59,9 +59,9 @@ class Mix:
             jobs.append(replace(job, spec={**job.spec, "images": [image]}))
         return jobs
 
-    def crowd(self, count: int, title: str) -> list[Job]:
+    def crowd(self, count: int, title: str, kind: str = "cached") -> list[Job]:
         """So many builds of one namespace."""
-        return [self.job("cached", f"{title}-{number}", 0) for number in range(count)]
+        return [self.job(kind, f"{title}-{number}", 0) for number in range(count)]
 
     def job(self, kind: str, name: str, repository: int) -> Job:
         """One build of this kind and repository; all but the cached ones are new by their name."""
