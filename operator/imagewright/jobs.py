@@ -132,6 +132,11 @@ class Jobs:
         elif work.lease is not None:
             work.lease.release()
 
+    def cancel_all(self) -> None:
+        """End everything that runs, now."""
+        for uid in self.uids():
+            self.cancel(uid)
+
     def forget(self, uid: str) -> None:
         """What has ended was told: remember nothing of it."""
         self._works.pop(uid, None)

@@ -29,6 +29,16 @@ class Metrics:
             registry=registry,
             buckets=SECONDS,
         )
+        self.leader = Gauge(
+            "imagebuild_leader",
+            "Whether this process leads: 1, or stands by: 0.",
+            registry=registry,
+        )
+        self.transitions = Gauge(
+            "imagebuild_lease_transitions",
+            "Times that the Lease went to another process, as it says itself.",
+            registry=registry,
+        )
         self.tasks = Gauge(
             "imagebuild_loop_tasks",
             "Tasks of the main loop: some dozens, and a few for each build that runs.",

@@ -6,8 +6,9 @@ Error
 │   └── Missing      what the object names is not there yet
 ├── Rejected         it will never be accepted as it is written
 ├── Failed           it ran and broke: the user's to mend
-└── Conflict         somebody else was first: look again
-    └── Gone         the object is not there any more
+├── Conflict         somebody else was first: look again
+│   └── Gone         the object is not there any more
+└── Fenced           this process does not lead: it may write nothing
 ```
 """
 
@@ -73,6 +74,10 @@ class Conflict(Error):
 
 class Gone(Conflict):
     """The object is not there any more."""
+
+
+class Fenced(Error):
+    """This process does not lead, or no more: nothing was written, or nobody may act on it."""
 
 
 Report = Callable[[Advance], None]

@@ -83,6 +83,11 @@ class Prunes:
             work.task.add_done_callback(self._dying.discard)
             work.task.cancel()
 
+    def cancel_all(self) -> None:
+        """End everything that runs, now."""
+        for uid in self.uids():
+            self.cancel(uid)
+
     def forget(self, uid: str) -> None:
         """What has ended was told: remember nothing of it."""
         self._works.pop(uid, None)

@@ -140,6 +140,15 @@ class OpsSettings(Part):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
 
 
+class LeaseSettings(Part):
+    """The Lease that one of several operators holds: only that one acts, the others stand by."""
+
+    name: Annotated[str, Field(min_length=1)] = "imagewright"
+    namespace: Annotated[str, Field(min_length=1)]
+    seconds: Annotated[int, Field(ge=3, le=3600)] = 12
+    """A leader that is gone is followed after about so long; one that ends properly, at once."""
+
+
 class GatewaySettings(Part):
     """The front door for clients of BuildKit; clients without a certificate of `ca` stay out."""
 
@@ -178,6 +187,8 @@ class Settings(BaseSettings):
     registries: RegistrySettings = RegistrySettings()
     sources: SourceSettings = SourceSettings()
     namespaces: list[str] = []
+    lease: LeaseSettings | None = None
+    """None: this is the only operator of its namespaces."""
     prunes: bool = True
     """Whether BuildCachePrunes, which are in no namespace, are this operator's to serve."""
     kubeconfig: str = ""

@@ -45,6 +45,10 @@ sources:
   maxUsedSpace: {{ .Values.sources.maxUsedSpace | quote }}
   maxAgeSeconds: {{ .Values.sources.maxAgeSeconds }}
 namespaces: {{ toJson .Values.watchNamespaces }}
+lease:
+  name: {{ include "imagewright.fullname" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
+  seconds: {{ .Values.leaseSeconds }}
 prunes: {{ .Values.prunes }}
 drainSeconds: {{ .Values.drainSeconds }}
 ops:

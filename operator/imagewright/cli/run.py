@@ -11,6 +11,7 @@ import structlog
 
 from imagewright.domain.redact import redact
 from imagewright.kube.identity import NoAccess
+from imagewright.leadership import LostError
 from imagewright.main import run as run_operator
 from imagewright.settings import Settings, SettingsError, load_settings
 
@@ -28,6 +29,8 @@ def run(config: Path | None) -> None:
         asyncio.run(run_operator(settings))
     except NoAccess as error:
         raise click.ClickException(error.message) from error
+    except LostError:
+        sys.exit(1)
 
 
 def configure_logs(settings: Settings) -> None:

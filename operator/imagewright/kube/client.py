@@ -6,13 +6,14 @@ thread for every request (docs/decisions/0004-bare-requests-for-the-hot-path.md)
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import orjson
+from aiohttp.connector import Connection
 
 from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
 from imagewright.kube.access import load_access
@@ -29,22 +30,33 @@ HEADERS = {"User-Agent": "imagewright", "Accept-Encoding": "identity"}
 PREFIX = f"/apis/{GROUP}/{VERSION}"
 
 
+def unfenced() -> None:
+    """For who leads always, or does not have to."""
+
+
 class KubeClient:
     """The objects of one kind over HTTP; a context manager.
 
-    `namespaces` empty means all of them; a kind that is in no namespace has the empty one.
+    `namespaces` empty means all of them; a kind that is in no namespace has the empty one. `fence`
+    raises Fenced where nothing may be written: every write asks it when it leaves, and once more
+    when its answer is there, since the process may have slept between the two.
     """
 
     def __init__(
-        self, kubeconfig: str = "", namespaces: tuple[str, ...] = (), plural: str = PLURAL
+        self,
+        kubeconfig: str = "",
+        namespaces: tuple[str, ...] = (),
+        plural: str = PLURAL,
+        fence: Callable[[], None] = unfenced,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._namespaces = namespaces
         self._plural = plural
+        self._fence = fence
 
     async def __aenter__(self) -> Self:
         self._access = await load_access(self._kubeconfig)
-        self._session = _session(await asyncio.to_thread(self._access.tls))
+        self._session = _session(await asyncio.to_thread(self._access.tls), self._fence)
         return self
 
     async def __aexit__(
@@ -101,6 +113,10 @@ class KubeClient:
         """The object. Raises Gone."""
         return await self._ask("GET", self._path(namespace, name))
 
+    async def create(self, path: str, body: Body) -> dict[str, Any]:
+        """Add the object to those at that path, and return it. Raises Conflict."""
+        return await self._ask("POST", path, body)
+
     async def patch(self, path: str, patch: Body) -> dict[str, Any]:
         """Merge `patch` into the object at that path, and return it. Raises Conflict, Gone."""
         return await self._ask("PATCH", path, patch)
@@ -156,11 +172,14 @@ class KubeClient:
             async with self._session.request(
                 method, url, data=data, params=params, headers=headers
             ) as answer:
-                return answer.status, await answer.read()
+                content = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(
                 f"The API server did not answer {method} {path}: {error!r}."
             ) from error
+        if method != "GET":
+            self._fence()
+        return answer.status, content
 
 
 def _json(content: bytes, request: str) -> dict[str, Any]:
@@ -205,6 +224,17 @@ def translate(status: int, request: str, content: bytes) -> Error:
     return Rejected(message)
 
 
-def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(ssl=tls, limit=64, keepalive_timeout=60)
-    return aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, headers=HEADERS)
+def _session(tls: ssl.SSLContext, fence: Callable[[], None]) -> aiohttp.ClientSession:
+    class Request(aiohttp.ClientRequest):
+        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+            # Here it has its connection, for which it may have waited long.
+            if self.method != "GET":
+                fence()
+            return await super().send(conn)
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls, limit=64, keepalive_timeout=60),
+        timeout=TIMEOUT,
+        headers=HEADERS,
+        request_class=Request,
+    )

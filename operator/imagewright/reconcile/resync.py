@@ -22,6 +22,11 @@ class Resync(Generic[ObjectT]):
         """List soon: the watch was away."""
         self._asked.set()
 
+    def anew(self) -> None:
+        """Look at all that is known, and list soon: who followed only now begins to act."""
+        self._store.wake_all()
+        self.ask()
+
     async def run(self) -> None:
         """List until cancelled."""
         while True:

@@ -54,6 +54,11 @@ class Store(Generic[ObjectT]):
         """All that are known."""
         return frozenset(self._objects)
 
+    def wake_all(self) -> None:
+        """Wake who looks after each that is known."""
+        for uid in tuple(self._objects):
+            self._wake(uid)
+
     def idle(self, body: Body) -> bool:
         """Whether nothing would come of seeing this: over, and not known. For any thread."""
         return body["metadata"]["uid"] not in self._objects and self._kind.settled(body)
