@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,8 @@ from devstack.identity import ACCOUNT, NAMESPACE
 from devstack.operator import OperatorProcess, start_operator
 from tests.support.waiting import becomes
 
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{ACCOUNT}"
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+CREDENTIAL = "authentication.kubernetes.io/credential-id"
 
 
 @dataclass(slots=True)
@@ -90,18 +90,19 @@ async def replicas(
         await asyncio.to_thread(found.stop)
 
 
-def requests(stack: devstack.Stack, since: int, right: Callable[[Any], bool]) -> list[Any]:
-    """The audited requests from the log's byte `since` on that are `right`."""
+def writers(stack: devstack.Stack, since: int, name: str = "") -> set[str]:
+    """The tokens whose users wrote, to objects of this name where one is given.
+
+    By the audit log, from its byte `since` on; the administrator, who has none, is left out.
+    """
     with stack.audit_log.open("rb") as log:
         log.seek(since)
-        lines = [json.loads(line) for line in log.read().split(b"\n")[:-1]]
-    return [line for line in lines if right(line)]
-
-
-def writer_of(request: Any) -> str:
-    """The token that a request was made with, as the API server names it."""
-    extra = request["user"].get("extra", {})
-    return str(extra.get("authentication.kubernetes.io/credential-id", [""])[0])
+        requests = [json.loads(line) for line in log.read().split(b"\n")[:-1]]
+    return {
+        one["user"].get("extra", {}).get(CREDENTIAL, [""])[0]
+        for one in requests
+        if one["verb"] in WRITES and name in ("", one["objectRef"].get("name"))
+    } - {""}
 
 
 def history(stack: devstack.Stack, worker: str) -> dict[str, dict[str, Any]]:
