@@ -118,6 +118,8 @@ class Elector:
 
     async def step(self) -> float:
         """Look, and write where there is something to; the seconds until the next step."""
+        if self._expired():
+            return 0.0
         try:
             async with asyncio.timeout(self._own.seconds * REQUEST):
                 pause = await self._step()
@@ -129,9 +131,7 @@ class Elector:
             self._version = ""
             self._complain(str(error) or "The API server did not answer in time.")
             pause = self._retry()
-        if self._until is not None and not self.leads():
-            self._lose("it was not renewed in time")
-        return pause
+        return 0.0 if self._expired() else pause
 
     async def release(self) -> None:
         """Give the Lease back where it is held, so that nobody waits; no more is written after."""
@@ -222,10 +222,15 @@ class Elector:
             self._timer.cancel()
 
     def _due(self) -> None:
-        if self.leads():
+        if not self._expired():
             self._arm()
-        else:
-            self._lose("it was not renewed in time")
+
+    def _expired(self) -> bool:
+        """Whether it led and does so no more, which is told now where it was not yet."""
+        if self._until is None or self.leads():
+            return False
+        self._lose("it was not renewed in time")
+        return True
 
     def _lose(self, why: str) -> None:
         if self.lost:
