@@ -1,12 +1,12 @@
 """The requests of a build, against a real HTTP server that stands for the API server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from imagewright.kube.client import KubeClient, translate
-from imagewright.ports import Conflict, Error, Gone, Rejected, Unavailable
+from imagewright.ports import Conflict, Error, Fenced, Gone, Rejected, Unavailable
 from tests.support.fake_api import Server, served
 
 BUILDS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
@@ -136,3 +136,67 @@ def test_no_status_is_without_a_meaning(status: int) -> None:
     elif status in (404, 409):
         expected = {404: Gone, 409: Conflict}[status]
     assert type(error) is expected
+
+
+class Fence:
+    """Lets so many questions through."""
+
+    def __init__(self, passes: int) -> None:
+        self.left, self.asked = passes, 0
+
+    def __call__(self) -> None:
+        self.asked += 1
+        if self.asked > self.left:
+            raise Fenced("It leads no more.")
+
+
+WRITES: dict[str, Callable[[KubeClient], Awaitable[object]]] = {
+    "a status": lambda client: client.patch_status("team", "one", {"status": {}}),
+    "a delete": lambda client: client.delete_object("team", "one", "uid-1"),
+    "a scale or an annotation": lambda client: client.patch("/api/v1/pods/p", {}),
+    "a new object": lambda client: client.create("/api/v1/pods", {}),
+}
+
+
+@pytest.mark.row("F51")
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_no_write_leaves_who_does_not_lead(
+    server: Server, tmp_path: Path, write: Callable[[KubeClient], Awaitable[object]]
+) -> None:
+    server.answers = [(200, {"kind": "Thing"})]
+    async with KubeClient(str(server.config(tmp_path, "t")), fence=Fence(0)) as client:
+        with pytest.raises(Fenced):
+            await write(client)
+        assert server.asked == []
+        assert await client.get("/api/v1/pods/p") == {"kind": "Thing"}
+
+
+@pytest.mark.row("F51")
+async def test_an_answer_that_came_when_the_lead_was_over_is_acted_on_by_nobody(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answers = [(200, {"kind": "ImageBuild"})]
+    async with KubeClient(str(server.config(tmp_path, "t")), fence=Fence(1)) as client:
+        with pytest.raises(Fenced):
+            await client.patch_status("team", "one", {"status": {}})
+    assert len(server.asked) == 1
+
+
+async def test_a_write_after_an_expired_credential_is_asked_for_again(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answers = [(401, {}), (200, {"kind": "ImageBuild"})]
+    async with KubeClient(str(server.config(tmp_path, "t")), fence=Fence(2)) as client:
+        with pytest.raises(Fenced):
+            await client.patch_status("team", "one", {"status": {}})
+    assert len(server.answers) == 1
+
+
+async def test_a_new_object_is_posted(server: Server, client: KubeClient) -> None:
+    server.answers = [(201, {"kind": "Lease"}), (409, {"message": "it exists"})]
+    path = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+    assert await client.create(path, {"spec": {}}) == {"kind": "Lease"}
+    assert server.asked[0]["line"] == f"POST {path}"
+    assert server.asked[0]["kind"] == "application/json"
+    with pytest.raises(Conflict):
+        await client.create(path, {"spec": {}})

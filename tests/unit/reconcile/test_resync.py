@@ -112,3 +112,15 @@ async def test_a_list_that_broke_is_made_again_soon() -> None:
         while world.cluster.lists < 2:
             await asyncio.sleep(0.01)
     assert world.cluster.broken == 0
+
+
+async def test_who_begins_to_act_looks_at_all_that_is_known_and_lists() -> None:
+    world = World(seconds=300)
+    world.store.see(a_body(name="a", uid="known"))
+    world.woken.clear()
+    async with world.running():
+        world.resync.anew()
+        assert world.woken == ["known"]
+        while not world.cluster.lists:
+            await asyncio.sleep(0)
+    assert world.store.uids() == frozenset()
