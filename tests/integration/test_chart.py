@@ -16,6 +16,7 @@ CHART = ROOT / "charts" / "imagewright"
 CRDS = ("imagewright.dev_buildcacheprunes.yaml", "imagewright.dev_imagebuilds.yaml")
 NAMESPACE = "chart-test"
 WATCHED = ("chart-team-a", "chart-team-b")
+LEASE = "imagewright-lease"
 DIGEST = "sha256:" + "a" * 64
 SERVICE = {"name": "bk", "namespace": "ci"}
 EMPTY: Mapping[str, str] = {}
@@ -189,6 +190,11 @@ def checksum(documents: Documents) -> str:
     return str(pod_of(documents)["metadata"]["annotations"]["checksum/config"])
 
 
+def besides_the_lease(documents: Documents) -> Documents:
+    """Without the rights to the Lease, which are there always."""
+    return [one for one in documents if one["metadata"]["name"] != LEASE]
+
+
 def role_of(documents: Documents) -> dict[str, Any]:
     (role,) = (
         one
@@ -226,7 +232,14 @@ def test_a_real_api_server_takes_what_is_rendered(chart: Chart, values: dict[str
         pytest.param(one_pool(slots="four"), "/pools/0/slots", id="a word for a number"),
         pytest.param(one_pool(slots=0), "/pools/0/slots", id="no slot at all"),
         pytest.param(one_pool(slotz=4), "slotz", id="a key misspelt"),
-        pytest.param({"replicas": 2}, "replicas", id="a key that is not there"),
+        pytest.param({"replica": 2}, "replica", id="a key that is not there"),
+        pytest.param({"replicas": -1}, "/replicas", id="no number of operators"),
+        pytest.param({"leaseSeconds": 1}, "/leaseSeconds", id="a lease that is over at once"),
+        pytest.param(
+            {"replicas": 2, "gateway": {"enabled": True, "secretName": "s"}},
+            "replicas must be 1",
+            id="two gateways",
+        ),
         pytest.param({"pools": []}, "/pools", id="no pool"),
         pytest.param(one_pool(workers=["10.0.0.1:1"]), "/pools/0/workers/0", id="no scheme"),
         pytest.param(one_pool(workers=[]), "/pools/0/workers", id="no address"),
@@ -336,14 +349,14 @@ def test_without_named_namespaces_the_role_is_bound_in_the_whole_cluster(chart: 
         assert binding["subjects"] == [
             {"kind": "ServiceAccount", "name": "imagewright", "namespace": NAMESPACE}
         ]
-    assert not of_kind(documents, "RoleBinding")
+    assert not of_kind(besides_the_lease(documents), "RoleBinding")
 
 
 def test_with_named_namespaces_the_role_is_bound_in_these_only(chart: Chart) -> None:
     documents = chart.documents({"watchNamespaces": list(WATCHED)})
     # Prunes are in no namespace, so their role is the one that is bound in the whole cluster.
     assert only(documents, "ClusterRoleBinding")["roleRef"]["name"] == "imagewright-prunes"
-    bindings = of_kind(documents, "RoleBinding")
+    bindings = of_kind(besides_the_lease(documents), "RoleBinding")
     assert tuple(one["metadata"]["namespace"] for one in bindings) == WATCHED
     for binding in bindings:
         assert binding["roleRef"]["kind"] == "ClusterRole"
@@ -367,18 +380,33 @@ def test_the_rights_for_prunes_come_with_their_service_and_go_with_it(chart: Cha
     }
 
 
+def test_the_one_lease_is_all_that_its_role_lets_touch(chart: Chart) -> None:
+    documents = [one for one in chart.documents() if one["metadata"]["name"] == LEASE]
+    role, binding = only(documents, "Role"), only(documents, "RoleBinding")
+    group = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
+    assert role["rules"] == [
+        {**group, "resourceNames": ["imagewright"], "verbs": ["get", "patch"]},
+        {**group, "verbs": ["create"]},
+    ]
+    for one in (role, binding):
+        assert one["metadata"]["namespace"] == NAMESPACE
+    assert binding["roleRef"]["name"] == LEASE
+    config = yaml.safe_load(only(chart.documents(), "ConfigMap")["data"]["config.yaml"])
+    assert config["lease"] == {"name": "imagewright", "namespace": NAMESPACE, "seconds": 12}
+
+
 def test_rights_about_workers_are_of_their_namespace_and_as_few_as_their_pool_needs(
     chart: Chart,
 ) -> None:
-    assert not of_kind(chart.documents(), "Role")
-    found = chart.documents(service_pool(SERVICE))
+    assert not of_kind(besides_the_lease(chart.documents()), "Role")
+    found = besides_the_lease(chart.documents(service_pool(SERVICE)))
     follow = {
         "apiGroups": ["discovery.k8s.io"],
         "resources": ["endpointslices"],
         "verbs": ["list", "watch"],
     }
     assert only(found, "Role")["rules"] == [follow]
-    scaled = chart.documents(service_pool(SERVICE, SCALED))
+    scaled = besides_the_lease(chart.documents(service_pool(SERVICE, SCALED)))
     role, binding = only(scaled, "Role"), only(scaled, "RoleBinding")
     assert role["rules"] == [
         follow,
@@ -511,10 +539,20 @@ def test_the_notes_say_where_each_pools_workers_are(chart: Chart) -> None:
         assert line in said
 
 
-def test_one_operator_runs_at_a_time_with_the_configuration_mounted(chart: Chart) -> None:
-    documents = chart.documents()
-    spec, container = only(documents, "Deployment")["spec"], container_of(documents)
+def test_a_new_operator_stands_by_before_the_old_one_ends_but_where_there_is_a_gateway(
+    chart: Chart,
+) -> None:
+    spec = only(chart.documents({"replicas": 2}), "Deployment")["spec"]
+    rolling = {"maxSurge": 1, "maxUnavailable": 0}
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": rolling}
+    spec = only(chart.documents(EVERYTHING), "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_the_operator_runs_with_the_configuration_mounted(chart: Chart) -> None:
+    documents = chart.documents()
+    container, spec = container_of(documents), only(documents, "Deployment")["spec"]
     assert container["args"] == ["run", "--config", "/etc/imagewright/config.yaml"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "ops"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "ops"}
