@@ -109,6 +109,8 @@ def test_settings_come_from_the_file_and_the_environment_wins(
             ),
         ),
         ("gateway: {ca: /c, cert: /c}\n", "line 1: gateway.key: Field required"),
+        ("lease: {name: a}\n", "line 1: lease.namespace: Field required"),
+        ("lease: {namespace: a, seconds: 1}\n", "line 1: lease.seconds: Input should be greater"),
         ("pools: [\n", "is no YAML"),
         ("- a\n", "must hold keys and values"),
     ],

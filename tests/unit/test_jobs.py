@@ -135,6 +135,17 @@ async def test_a_slot_is_not_free_before_the_cancelled_build_has_really_ended() 
     assert bench.builder.cancelled == ["ref"]
 
 
+async def test_when_the_lead_is_lost_all_that_runs_is_cancelled_at_once() -> None:
+    bench = Bench()
+    bench.builder.go.clear()
+    bench.begin()
+    await bench.until(lambda: bench.builder.orders)
+    bench.jobs.cancel_all()
+    assert bench.jobs.uids() == ()
+    await bench.jobs.quiet()
+    assert bench.builder.cancelled == ["ref"]
+
+
 async def test_waiting_for_the_end_has_its_own_end() -> None:
     bench = Bench()
     bench.builder.go.clear()

@@ -1,7 +1,7 @@
 """Caches are pruned side by side, and none hides what became of another."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -95,7 +95,12 @@ async def test_a_cache_that_was_pruned_need_not_say_what_is_left() -> None:
     assert (only.fault, only.reclaimed.size, only.before, only.after) == (None, 9, 9, None)
 
 
-async def test_a_cancelled_prune_cancels_every_cache() -> None:
+@pytest.mark.parametrize(
+    "cancel",
+    [lambda prunes: prunes.cancel("uid"), lambda prunes: prunes.cancel_all()],
+    ids=["this one", "all of them"],
+)
+async def test_a_cancelled_prune_cancels_every_cache(cancel: Callable[[Prunes], None]) -> None:
     ended: list[str] = []
     prunes = Prunes(ended.append)
     caches = {ONE: FakeCache(), TWO: FakeCache()}
@@ -105,8 +110,8 @@ async def test_a_cancelled_prune_cancels_every_cache() -> None:
         await asyncio.sleep(0)
     while not all(cache.policies for cache in caches.values()):
         await asyncio.sleep(0)
-    prunes.cancel("uid")
-    prunes.cancel("uid")
+    cancel(prunes)
+    cancel(prunes)
     await prunes.quiet()
     assert [cache.cancelled for cache in caches.values()] == [1, 1]
     assert (prunes.look("uid"), prunes.uids(), ended) == (None, (), [])
