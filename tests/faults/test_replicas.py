@@ -182,8 +182,9 @@ async def test_of_two_hundred_builds_under_leaders_that_are_killed_none_is_lost_
         assert {one["status"]["phase"] for one in final.values()} == {"Succeeded"}
         assert all(builds.phases(name).count("Succeeded") == 1 for name in names)
         known = {one["metadata"]["uid"]: one["status"]["attempt"] for one in final.values()}
-        for ref in history(stack, worker.address):
+        for ref, record in history(stack, worker.address).items():
             uid, _, attempt = ref.rsplit("-", 2)
+            assert record.get("CompletedAt"), f"{ref} still runs."
             assert int(attempt) <= known[uid], f"{ref} is no attempt that its object knows."
         assert max(known.values()) >= 2
     for name in names:
@@ -194,7 +195,8 @@ async def test_of_two_hundred_builds_under_leaders_that_are_killed_none_is_lost_
 
 def so_many_ended(builds: Builds, number: int) -> bool:
     """Whether that many builds have been seen to end."""
-    last = [seen[-1].status.get("phase") for seen in builds.history.values()]
+    # A copy at one stroke: it grows while it is looked at from another thread.
+    last = [seen[-1].status.get("phase") for seen in list(builds.history.values())]
     return last.count("Succeeded") >= number
 
 
