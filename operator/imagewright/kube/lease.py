@@ -21,9 +21,11 @@ from imagewright.metrics import Metrics
 from imagewright.ports import Body, Conflict, Error, Fenced, Gone
 
 log = structlog.get_logger("lease")
-RENEW, DEADLINE, REQUEST, RETRY = 1 / 6, 2 / 3, 1 / 4, 1 / 12
+RENEW, DEADLINE, REQUEST, LOOK = 1 / 6, 2 / 3, 1 / 4, 1 / 12
 """Parts of a lease: between two renewals, until one must have passed, for one request to be
 answered, and between two looks at another's."""
+LOOK_SECONDS = 1.0
+"""Between two looks at most: one that is given back is to be seen soon, however long it lasts."""
 
 
 def lease_clock() -> float:
@@ -248,7 +250,8 @@ class Elector:
 
     def _retry(self) -> float:
         # Candidates must not knock in step.
-        return self._own.seconds * RETRY * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
+        pause = min(self._own.seconds * LOOK, LOOK_SECONDS)
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311  # spreads load, nothing secret
 
     def _now(self) -> str:
         return self._clocks.wall().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

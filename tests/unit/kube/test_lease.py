@@ -308,6 +308,14 @@ async def test_what_is_given_back_is_taken_at_the_next_look() -> None:
     assert api.spec()["leaseTransitions"] == 1
 
 
+async def test_a_long_lease_is_looked_at_as_often_as_a_short_one() -> None:
+    api = Api()
+    one, _, _ = elector(api, "one")
+    await one.step()
+    long = Elector(api, Candidacy("ns", "imagewright", "two", 600), Metrics())
+    assert await long.step() <= 1.2
+
+
 async def test_what_one_does_not_hold_is_not_given_back() -> None:
     api = Api()
     (one, _, _), (two, _, _) = elector(api, "one"), elector(api, "two")
