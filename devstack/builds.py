@@ -63,7 +63,11 @@ class Builds:
             headers={"Authorization": await access.authorization()},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
         )
-        listed = await self._ask("GET", self._path())
+        try:
+            listed = await self._ask("GET", self._path())
+        except BaseException:
+            await self._session.close()
+            raise
         self._watching = asyncio.create_task(self._watch(listed["metadata"]["resourceVersion"]))
         return self
 
@@ -100,6 +104,10 @@ class Builds:
     async def delete(self, name: str) -> None:
         """Delete the build."""
         await self._ask("DELETE", self._path(name))
+
+    async def delete_all(self) -> None:
+        """Delete all that there are, in one request."""
+        await self._ask("DELETE", self._path())
 
     async def until(self, name: str, right: Callable[[Seen], bool], seconds: float = 30) -> Seen:
         """The first event of this build that is `right`, past ones included.
@@ -167,7 +175,13 @@ class Builds:
         return content
 
     async def _watch(self, version: str) -> None:
-        query = {"watch": "true", "resourceVersion": version}
+        self._version = version
+        while True:
+            # The API server ends a watch after half an hour or more.
+            await self._watch_once()
+
+    async def _watch_once(self) -> None:
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version}
         async with self._session.get(self._path(), params=query, read_bufsize=1 << 20) as answer:
             rest = b""
             async for chunk in answer.content.iter_any():
@@ -180,6 +194,9 @@ class Builds:
                     self._news.notify_all()
 
     def _take(self, seen: Seen) -> None:
+        self._version = seen.body["metadata"]["resourceVersion"]
+        if seen.type == "BOOKMARK":
+            return
         self.history.setdefault(seen.body["metadata"]["name"], []).append(seen)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,14 @@ class OperatorProcess:
         """The log's lines; the one that is being written is not read yet."""
         whole = self.log.read_text().split("\n")[:-1]
         return [json.loads(line) for line in whole if line[:1] == "{"]
+
+    def readiness(self) -> str:
+        """What /readyz says: ok, or why it is not ready."""
+        try:
+            with urllib.request.urlopen(f"{self.ops}/readyz", timeout=5) as answer:  # noqa: S310
+                return str(answer.read().decode().strip())
+        except urllib.error.HTTPError as error:
+            return str(error.read().decode().strip())
 
     def metrics(self) -> dict[str, float]:
         """What it counts: the value of each series, named as in the exposition format."""

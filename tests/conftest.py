@@ -10,6 +10,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 pytest_plugins = [
     "tests.support.rows",
     "tests.support.stack",
+    "tests.support.own_api",
     "tests.support.worker_pods",
     "tests.support.worker_player",
     "tests.support.pruning",

@@ -60,7 +60,7 @@ class Operator:
         """Why the operator is not ready; empty where it is. One that stands by is ready."""
         if self.reconciler.closing is not Closing.OPEN:
             return "going down"
-        return "" if self.watch.ready else "the watch is not up"
+        return self.watch.trouble()
 
     def halves(self) -> list[Half]:
         """The kinds that it serves."""

@@ -3,12 +3,12 @@
 ```
 Error
 ├── Unavailable      nobody answered, or the wire broke: the same call may pass later
-│   └── Missing      what the object names is not there yet
+│   ├── Missing      what the object names is not there yet
+│   └── Fenced       this process does not lead: it may write nothing
 ├── Rejected         it will never be accepted as it is written
 ├── Failed           it ran and broke: the user's to mend
-├── Conflict         somebody else was first: look again
-│   └── Gone         the object is not there any more
-└── Fenced           this process does not lead: it may write nothing
+└── Conflict         somebody else was first: look again
+    └── Gone         the object is not there any more
 ```
 """
 
@@ -40,6 +40,9 @@ class Error(Exception):
 class Unavailable(Error):
     """Nobody answered, or the wire broke."""
 
+    after: float = 0.0
+    """Seconds before which it must not be asked again; 0 where nobody said so."""
+
     def __init__(self, message: str, reason: Reason = Reason.BUILDER_UNAVAILABLE) -> None:
         super().__init__(message, reason)
 
@@ -49,6 +52,10 @@ class Missing(Unavailable):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Reason.SECRET_NOT_FOUND)
+
+
+class Fenced(Unavailable):
+    """This process does not lead now: nothing was written, or nobody may act on it."""
 
 
 class Rejected(Error):
@@ -74,10 +81,6 @@ class Conflict(Error):
 
 class Gone(Conflict):
     """The object is not there any more."""
-
-
-class Fenced(Error):
-    """This process does not lead, or no more: nothing was written, or nobody may act on it."""
 
 
 Report = Callable[[Advance], None]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagewright.kube.client import translate
-from imagewright.ports import Conflict, Gone, Rejected, Unavailable
+from imagewright.ports import Conflict, Rejected, Unavailable
 from imagewright.settings import SettingsError, load_settings
 
 SERVICE = "service: {name: bk, namespace: ci}"
@@ -18,7 +18,7 @@ SCALED = "autoscale: {statefulSet: bk, max: 2}"
         (400, Rejected),
         (401, Unavailable),
         (403, Unavailable),
-        (404, Gone),
+        (404, Unavailable),
         (409, Conflict),
         (410, Rejected),
         (422, Rejected),

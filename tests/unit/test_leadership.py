@@ -61,6 +61,9 @@ class Part:
     async def drained(self, seconds: float) -> None:
         self.notes.append("drains")
 
+    def trouble(self) -> str:
+        return ""
+
     async def quiet(self) -> None:
         self.notes.append("is quiet")
 
@@ -137,7 +140,8 @@ async def test_one_that_loses_its_lead_cancels_all_at_that_moment_and_drains_not
 
 async def test_one_whose_watch_is_not_up_yet_leaves_the_list_to_it() -> None:
     house = House()
-    house.operator.watch.ready = False
+    watch: Any = house.operator.watch
+    watch.ready = False
     async with house.living():
         house.leader.led.set()
         await house.until(lambda: "runs" in house.acts)

@@ -320,7 +320,8 @@ def look_again_at(facts: Facts, decision: Decision) -> datetime | None:
             return min(moment for moment in due if moment is not None)
         case Retry():
             return decision.until
-        case Gather() | Prepare():
+        case Gather() | Prepare() | Expire():
+            # A delete that was answered well, and yet came to nothing, is asked for again.
             return facts.now + PATIENCE
         case Wait():
             again = facts.state.until if isinstance(facts.state, Lacking) else None

@@ -6,7 +6,9 @@ thread for every request (docs/decisions/0004-bare-requests-for-the-hot-path.md)
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +21,7 @@ from imagewright.api.imagebuild import GROUP, PLURAL, VERSION
 from imagewright.kube.access import load_access
 from imagewright.ports import Body, Conflict, Error, Gone, Rejected, Unavailable
 
-TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
 SILENCE_SECONDS = 100.0
 """A watch that says nothing for so long is dead: bookmarks come about every minute."""
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
@@ -53,6 +55,7 @@ class KubeClient:
         self._namespaces = namespaces
         self._plural = plural
         self._fence = fence
+        self._silence = Silence()
 
     async def __aenter__(self) -> Self:
         self._access = await load_access(self._kubeconfig)
@@ -145,13 +148,19 @@ class KubeClient:
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """One request; an expired credential is read again, once."""
-        status, content = await self._send(method, path, body, params)
-        if status == HTTPStatus.UNAUTHORIZED:
+        request = f"{method} {path}"
+        self._silence.check(request)
+        answer = await self._send(method, path, body, params)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
             await self._who(anew=True)
-            status, content = await self._send(method, path, body, params)
-        if status >= HTTPStatus.BAD_REQUEST:
-            raise translate(status, f"{method} {path}", content)
-        return _json(content, f"{method} {path}")
+            answer = await self._send(method, path, body, params)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            error = translate(answer.status, request, answer.content)
+            if isinstance(error, Unavailable) and answer.after:
+                self._silence.keep(request, answer.after)
+                error.after = answer.after
+            raise error
+        return _json(answer.content, request)
 
     async def _who(self, *, anew: bool = False) -> dict[str, str]:
         """The header that says who asks. Raises NoAccess, which is Unavailable."""
@@ -161,7 +170,7 @@ class KubeClient:
 
     async def _send(
         self, method: str, path: str, body: Body | None, params: Mapping[str, str] | None
-    ) -> tuple[int, bytes]:
+    ) -> "Answer":
         headers = await self._who()
         if body is not None:
             merge = "merge-patch+json" if method == "PATCH" else "json"
@@ -171,15 +180,51 @@ class KubeClient:
         try:
             async with self._session.request(
                 method, url, data=data, params=params, headers=headers
-            ) as answer:
-                content = await answer.read()
+            ) as response:
+                content = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(
                 f"The API server did not answer {method} {path}: {error!r}."
             ) from error
         if method != "GET":
             self._fence()
-        return answer.status, content
+        return Answer(response.status, content, seconds_of(response.headers.get("Retry-After")))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came; `after` are the seconds for which the same must not be asked again."""
+
+    status: int
+    content: bytes
+    after: float
+
+
+class Silence:
+    """Requests that the server does not want to see before their time (RFC 9110, 10.2.3)."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def keep(self, request: str, seconds: float) -> None:
+        """Do not send it for so long."""
+        now = time.monotonic()
+        # What has passed goes, so that there are only as many as are kept now.
+        self._until = {one: until for one, until in self._until.items() if until > now}
+        self._until[request] = now + seconds
+
+    def check(self, request: str) -> None:
+        """Raises Unavailable where its time has not come."""
+        left = self._until.get(request, 0.0) - time.monotonic()
+        if left > 0:
+            error = Unavailable(f"The API server wants {request} in {left:.1f} s, and no sooner.")
+            error.after = left
+            raise error
+
+
+def seconds_of(value: str | None) -> float:
+    """A Retry-After of the API server, which is in seconds; 0 where there is none."""
+    return float(value) if value is not None and value.isdecimal() else 0.0
 
 
 def _json(content: bytes, request: str) -> dict[str, Any]:
@@ -207,12 +252,15 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 def translate(status: int, request: str, content: bytes) -> Error:
     """What a failed request means, by the class of its status."""
     try:
-        said = str(orjson.loads(content).get("message", ""))
+        told = orjson.loads(content)
+        said, named = str(told.get("message", "")), bool((told.get("details") or {}).get("name"))
     except (ValueError, AttributeError):
-        said = content[:200].decode(errors="replace")
+        said, named = content[:200].decode(errors="replace"), False
     message = f"The API server answered {request} with {status}: {said}"
     if status == HTTPStatus.NOT_FOUND:
-        return Gone(message)
+        # One that names nothing says that the kind is not served: as a server that has just
+        # started does, and that must not look as if all objects were gone.
+        return Gone(message) if named else Unavailable(message)
     if status == HTTPStatus.CONFLICT:
         return Conflict(message)
     retried = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)

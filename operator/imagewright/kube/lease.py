@@ -26,6 +26,9 @@ RENEW, DEADLINE, REQUEST, LOOK = 1 / 6, 2 / 3, 1 / 4, 1 / 12
 answered, and between two looks at another's."""
 LOOK_SECONDS = 1.0
 """Between two looks at most: one that is given back is to be seen soon, however long it lasts."""
+ADRIFT_SECONDS = 60.0
+"""How long one that could not renew may hope that nobody else took over. It writes nothing, so it
+begins nothing; what it runs goes on, for an outage of the API server is everybody's."""
 
 
 def lease_clock() -> float:
@@ -85,7 +88,8 @@ class Clocks:
 class Elector:
     """Stands for the Lease, holds it, loses it once and for all, or gives it back.
 
-    `on_loss` is called in the event loop at the very moment at which the deadline passes.
+    Past its deadline it is adrift: it does not lead, and does again where it finds that nobody
+    else has led meanwhile. `on_loss` is called in the event loop when it never will.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class Elector:
 
     async def step(self) -> float:
         """Look, and write where there is something to; the seconds until the next step."""
-        if self._expired():
+        if self._given_up():
             return 0.0
         try:
             async with asyncio.timeout(self._own.seconds * REQUEST):
@@ -133,7 +137,7 @@ class Elector:
             self._version = ""
             self._complain(str(error) or "The API server did not answer in time.")
             pause = self._retry()
-        return 0.0 if self._expired() else pause
+        return 0.0 if self._given_up() else pause
 
     async def release(self) -> None:
         """Give the Lease back where it is held, so that nobody waits; no more is written after."""
@@ -159,6 +163,9 @@ class Elector:
             if self._until is not None:
                 self._lose(f"{verdict.holder} holds it")
             return min(self._retry(), verdict.seconds)
+        if self._adrift() and isinstance(verdict, Take):
+            self._lose("somebody else has had it")
+            return 0.0
         began = self._clocks.steady()
         await self._write(self._spec(verdict))
         self._renewed(began + self._own.seconds * DEADLINE)
@@ -204,33 +211,46 @@ class Elector:
 
     def _renewed(self, until: float) -> None:
         """The Lease is ours until then, unless the answer took so long that it is no more."""
-        if self._clocks.steady() >= until or (self._until is not None and not self.leads()):
+        if self._clocks.steady() >= until:
             return
-        first, self._until = self._until is None, until
-        self._arm()
-        if first:
+        again, self._until = self.leads(), until
+        self._arm(until)
+        if not again:
             self._metrics.leader.set(1)
             log.info("Lease taken", lease=self._own.name, holder=self._own.holder)
             self.led.set()
 
-    def _arm(self) -> None:
+    def _arm(self, until: float) -> None:
         self._disarm()
-        if self._until is not None:
-            left = max(0.0, self._until - self._clocks.steady())
-            self._timer = asyncio.get_running_loop().call_later(left, self._due)
+        left = max(0.0, until - self._clocks.steady())
+        self._timer = asyncio.get_running_loop().call_later(left, self._due)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _due(self) -> None:
-        if not self._expired():
-            self._arm()
+        if self._until is None or self._given_up():
+            return
+        if self.leads():
+            self._arm(self._until)
+            return
+        self._metrics.leader.set(0)
+        log.warning(
+            "The Lease is not renewed: nothing is written, and what runs goes on",
+            lease=self._own.name,
+            seconds=ADRIFT_SECONDS,
+        )
+        self._arm(self._until + ADRIFT_SECONDS)
 
-    def _expired(self) -> bool:
-        """Whether it led and does so no more, which is told now where it was not yet."""
-        if self._until is None or self.leads():
-            return False
+    def _adrift(self) -> bool:
+        """Whether it led, does so no more, and may again."""
+        return not self.lost and self._until is not None and not self.leads()
+
+    def _given_up(self) -> bool:
+        """Whether it led, and will not any more; that is told now where it was not yet."""
+        if self._until is None or self._clocks.steady() < self._until + ADRIFT_SECONDS:
+            return bool(self.lost)
         self._lose("it was not renewed in time")
         return True
 

@@ -9,6 +9,8 @@ from imagewright.ports import Cluster, Error
 from imagewright.reconcile.store import ObjectT, Store
 
 log = structlog.get_logger("resync")
+AGAIN_SECONDS = 1.0
+"""After a list that failed."""
 
 
 class Resync(Generic[ObjectT]):
@@ -40,7 +42,8 @@ class Resync(Generic[ObjectT]):
             except Error as error:
                 log.warning("A list failed", why=error.message)
                 # Whoever asked still waits for it.
-                asyncio.get_running_loop().call_later(1.0, self._asked.set)
+                pause = max(AGAIN_SECONDS, getattr(error, "after", 0.0))
+                asyncio.get_running_loop().call_later(pause, self._asked.set)
 
     async def once(self) -> None:
         """See every object there is; what was known before the list and is not in it is gone."""

@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from imagewright.ports import Unavailable
+from imagewright.reconcile.outage import Outage
+
 log = structlog.get_logger("workqueue")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds after a key's first failure in a row, and at most."""
@@ -15,7 +18,8 @@ class WorkQueue:
     """Hands keys to `work`, at most `workers` at a time.
 
     A key that is added while it is worked on is worked on once more afterwards. A key whose work
-    raises comes again by itself, later each time, jittered; the others do not notice.
+    raises comes again by itself, later each time, jittered; the others do not notice. Of those
+    that met an Unavailable, the first that gets through brings the others with it.
     """
 
     def __init__(self, work: Callable[[str], Awaitable[None]], workers: int = 16) -> None:
@@ -26,6 +30,7 @@ class WorkQueue:
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._failures: dict[str, int] = {}
+        self._outage = Outage(self.add)
         self._rested = asyncio.Event()
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
 
@@ -78,12 +83,15 @@ class WorkQueue:
             self._busy.add(key)
             try:
                 await self._work(key)
+            except Unavailable as error:
+                self.add_in(key, self._outage.failed(key, error))
             except Exception:
                 pause = self._pause_after_failure(key)
                 log.exception("A look at a build failed", key=key, again_in=round(pause, 2))
                 self.add_in(key, pause)
             else:
                 self._failures.pop(key, None)
+                self._outage.passed(key)
             finally:
                 self._busy.discard(key)
             if key in self._again:

@@ -20,8 +20,10 @@ class Writer(Generic[ObjectT]):
         body = {"metadata": {"resourceVersion": meta.resource_version}, "status": patch}
         try:
             written = await self._cluster.patch_status(meta.namespace, meta.name, body)
-        except Conflict:
+        except Conflict as error:
             writes.labels("conflict").inc()
+            if isinstance(error, Gone):
+                self._store.drop(meta.uid)
             raise
         writes.labels("written").inc()
         self._store.keep(written)

@@ -20,11 +20,12 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.networking.request_timeout = 30
-    settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 2)
+    settings.networking.connect_timeout = 3
+    # A second is the longest that nobody looks whether an outage is over.
+    settings.networking.error_backoffs = (0.2, 0.5, *[1] * 20)
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
-    settings.watching.connect_timeout = 10
+    settings.watching.connect_timeout = 3
     settings.watching.inactivity_timeout = 70
     settings.watching.chunk_size = CHUNK
     settings.queueing.idle_timeout = IDLE_SECONDS
@@ -33,6 +34,9 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = NoProgress()
     # It says "succeeded" for every event at INFO.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # And of an outage each try, and each of its tasks that ended by it; we say it once a minute.
+    for name in ("kopf._cogs", "kopf._core.reactor"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return settings
 
 

@@ -7,7 +7,9 @@ these are dropped where a list is parsed.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -17,15 +19,27 @@ import orjson
 from imagewright.kube.access import Access
 from imagewright.ports import Body
 
+BAD = HTTPStatus.BAD_REQUEST
 LOGIN_LIFE = timedelta(minutes=10)
 """kopf asks for another session after that: well within the life of a Pod's token."""
-Idle = Callable[[Body], bool]
 
 
-async def session(access: Access, idle: Mapping[str, Idle]) -> kopf.AiohttpSession:
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """What is to be done about the lists of one kind."""
+
+    idle: Callable[[Body], bool]
+    """Which bodies need not be told."""
+    listed: Callable[[str], None]
+    """Called with the path of a list that has begun."""
+    asked: Callable[[str], None]
+    """Called after each request for this kind: why it failed; empty where it did not."""
+
+
+async def session(access: Access, ears: Mapping[str, Ear]) -> kopf.AiohttpSession:
     """A session in kopf's words, for the loop that it is made in; kopf closes it.
 
-    `idle` says for each kind, by plural, which bodies need not be told in a list.
+    `ears` are those of each kind, by plural.
     """
     tls = await asyncio.to_thread(access.tls)
     own = aiohttp.ClientSession(
@@ -36,21 +50,42 @@ async def session(access: Access, idle: Mapping[str, Idle]) -> kopf.AiohttpSessi
             # Packing a list of thousands costs the API server more than sending it.
             "Accept-Encoding": "identity",
         },
-        response_class=response_class(idle),
+        response_class=response_class(ears),
+        trace_configs=[trace(ears)],
     )
     until = datetime.now(UTC) + LOGIN_LIFE
     return kopf.AiohttpSession(server=access.server, aiohttp_session=own, expiration=until)
 
 
-def response_class(idle: Mapping[str, Idle]) -> type[aiohttp.ClientResponse]:
+def response_class(ears: Mapping[str, Ear]) -> type[aiohttp.ClientResponse]:
     """Responses that leave the idle out of lists; what a watch streams is left as it is."""
 
     class Response(aiohttp.ClientResponse):
         async def json(self, **_: Any) -> Any:
             content = orjson.loads(await self.read())
-            left_out = idle.get(self.url.name)
-            if left_out is not None and "items" in content:
-                content["items"] = [one for one in content["items"] if not left_out(one)]
+            ear = ears.get(self.url.name)
+            if ear is not None and "items" in content:
+                if "continue" not in self.url.query:
+                    ear.listed(self.url.path)
+                content["items"] = [one for one in content["items"] if not ear.idle(one)]
             return content
 
     return Response
+
+
+def trace(ears: Mapping[str, Ear]) -> aiohttp.TraceConfig:
+    """Tells each kind's ear how its requests fare: kopf tries again by itself."""
+
+    async def answered(_: Any, __: Any, end: aiohttp.TraceRequestEndParams) -> None:
+        if ear := ears.get(end.url.name):
+            status = end.response.status
+            ear.asked(f"the API server answered with {status}" if status >= BAD else "")
+
+    async def failed(_: Any, __: Any, end: aiohttp.TraceRequestExceptionParams) -> None:
+        if ear := ears.get(end.url.name):
+            ear.asked(f"the API server did not answer: {end.exception!r}")
+
+    traced = aiohttp.TraceConfig()
+    traced.on_request_end.append(answered)
+    traced.on_request_exception.append(failed)
+    return traced

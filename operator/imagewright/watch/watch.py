@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kopf
@@ -22,15 +23,17 @@ from imagewright.metrics import Metrics
 from imagewright.ports import Body
 from imagewright.settings import Settings
 from imagewright.watch.quiet import watch_settings
-from imagewright.watch.session import session
+from imagewright.watch.session import Ear, session
 
 log = structlog.get_logger("watch")
 LOOK_SECONDS = 0.25
 WATCHER = "watcher for "
 LOGIN_PAUSE = 1.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 SHORT_LIFE = 3.0
 """A kopf that lives shorter than this many seconds is started again with a growing pause."""
+TELL_SECONDS = 60.0
+"""Between two lines about one trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,8 @@ class Sink:
     """Whether nothing would come of seeing this; called in kopf's thread."""
     seen: Callable[[Body], object]
     deleted: Callable[[str], None]
-    restarted: Callable[[], None]
-    """The watch was away: list, since a delete that it slept through is never told."""
+    missed: Callable[[], None]
+    """kopf lists anew: so must we, since it tells nothing of what went meanwhile."""
 
 
 class Watch:
@@ -58,7 +61,22 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._starts = 0
-        self.ready = False
+        self._listed: set[str] = set()
+        self._told = -TELL_SECONDS
+        self._up, self._why = False, "it has not begun yet"
+        self._failing: dict[str, str] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether what happens is seen."""
+        return not self.trouble()
+
+    def trouble(self) -> str:
+        """Why it is not; empty where it is."""
+        # A copy: kopf's thread may change it meanwhile.
+        failing = [f"{plural}: {why}" for plural, why in dict(self._failing).items()]
+        found = failing or ([] if self._up else [self._why])
+        return f"the watch is not up: {found[0]}" if found else ""
 
     def start(self) -> None:
         """Start the thread."""
@@ -88,9 +106,10 @@ class Watch:
             try:
                 run_bounded(self._operate())
             except BaseException as error:  # noqa: BLE001  # nothing ends the supervisor
-                log.warning("The watch ended", why=repr(error))
+                self._why = repr(error)
+                self._tell(self._why)
             lived = time.monotonic() - began
-            self.ready = False
+            self._up = False
             pause = min(pause * 2, LONGEST_PAUSE) if lived < SHORT_LIFE else FIRST_PAUSE
             self._stopping.wait(pause)
 
@@ -115,12 +134,10 @@ class Watch:
         await flag.wait()
         while not self._watching():
             await asyncio.sleep(LOOK_SECONDS)
-        self.ready = True
+        self._up = True
         log.info("Watching", start=self._starts)
         if self._starts > 1:
             self._metrics.watch_restarts.inc()
-            for sink in self._sinks.values():
-                self._main.call_soon_threadsafe(sink.restarted)
         while self._watching():
             await asyncio.sleep(LOOK_SECONDS)
         log.warning("A watcher is gone and kopf goes on: it is ended")
@@ -129,11 +146,14 @@ class Watch:
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
-        idle = {plural: sink.idle for plural, sink in self._sinks.items()}
+        ears = {
+            plural: Ear(sink.idle, partial(self._lists, plural), partial(self._asked, plural))
+            for plural, sink in self._sinks.items()
+        }
 
         @kopf.on.login(registry=registry, backoff=LOGIN_PAUSE)
         async def login(**_: Any) -> kopf.AiohttpSession:
-            return await session(await load_access(self._kubeconfig), idle)
+            return await session(await load_access(self._kubeconfig), ears)
 
         for plural, sink in self._sinks.items():
             self._listen(registry, plural, sink)
@@ -147,6 +167,26 @@ class Watch:
                 self._main.call_soon_threadsafe(sink.deleted, body["metadata"]["uid"])
             else:
                 self._main.call_soon_threadsafe(sink.seen, body)
+
+    def _lists(self, plural: str, path: str) -> None:
+        """A first list shows what there is; each later one hides what went before it."""
+        if path in self._listed:
+            self._main.call_soon_threadsafe(self._sinks[plural].missed)
+        self._listed.add(path)
+
+    def _asked(self, plural: str, why: str) -> None:
+        if why:
+            self._failing[plural] = why
+            self._tell(f"{plural}: {why}")
+        else:
+            self._failing.pop(plural, None)
+
+    def _tell(self, why: str) -> None:
+        """Say it, unless something of the kind was said within a minute."""
+        now = time.monotonic()
+        if now - self._told >= TELL_SECONDS and not self._stopping.is_set():
+            self._told = now
+            log.warning("The watch is not up, and is tried again and again", why=why)
 
     def _watching(self) -> bool:
         """Whether a watcher of kopf's runs in this loop for each kind."""

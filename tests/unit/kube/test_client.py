@@ -79,7 +79,7 @@ async def test_a_delete_means_this_very_object(server: Server, client: KubeClien
 async def test_a_delete_of_what_is_not_there_is_fine(
     server: Server, client: KubeClient, status: int
 ) -> None:
-    server.answers = [(status, {"message": "no"})]
+    server.answers = [(status, {"message": "no", "details": {"name": "one"}})]
     await client.delete_object("team", "one", "uid-1")
     assert server.answers == []
 
@@ -100,7 +100,8 @@ async def test_a_delete_of_what_is_not_there_is_fine(
 async def test_a_write_that_fails_says_what_it_means(
     server: Server, client: KubeClient, status: int, kind: type[Error]
 ) -> None:
-    server.answers = [(status, {"message": "the server's own words"})]
+    told = {"message": "the server's own words", "details": {"name": "one"}}
+    server.answers = [(status, told)]
     with pytest.raises(Error) as caught:
         await client.patch_status("team", "one", {"status": {}})
     assert type(caught.value) is kind
@@ -127,9 +128,22 @@ async def test_nobody_there_is_an_outage(server: Server, tmp_path: Path) -> None
             await client.get_object("team", "one")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"404 page not found",
+        b"{}",
+        b'{"details": {}}',
+        b'{"details": {"group": "g", "kind": "k"}}',
+    ],
+)
+def test_a_kind_that_is_not_served_does_not_mean_that_its_objects_are_gone(content: bytes) -> None:
+    assert type(translate(404, "GET /x", content)) is Unavailable
+
+
 @pytest.mark.parametrize("status", range(400, 600))
 def test_no_status_is_without_a_meaning(status: int) -> None:
-    error = translate(status, "GET /x", b"{}")
+    error = translate(status, "GET /x", b'{"details": {"name": "x"}}')
     expected: type[Error] = Rejected
     if status >= 500 or status in (401, 403, 408, 429):
         expected = Unavailable

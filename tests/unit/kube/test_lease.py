@@ -180,22 +180,68 @@ async def test_one_that_is_silent_is_followed_after_its_time_and_stopped_long_be
 async def test_one_that_slept_may_write_nothing_before_it_has_looked() -> None:
     api = Api()
     one, mine, metrics = elector(api, "one")
+    two, theirs, _ = elector(api, "two")
     lost: list[str] = []
     one.on_loss = lambda: lost.append(one.lost)
     await one.step()
+    await two.step()
+    theirs.now += 40
+    await two.step()
     mine.now += 40
     with pytest.raises(Fenced):
         one.fence()
     versions = api.versions
     await one.step()
-    assert lost == ["The Lease imagewright was lost: it was not renewed in time."]
+    assert lost == ["The Lease imagewright was lost: two holds it."]
     assert api.versions == versions
     assert gauge(metrics, "imagebuild_leader") == 0
     mine.now -= 40
     assert not one.leads()
 
 
-async def test_the_loss_is_told_by_a_timer_where_nobody_steps() -> None:
+async def test_one_that_could_not_renew_leads_again_where_nobody_else_has() -> None:
+    api = Api()
+    (one, mine, metrics), (two, _, _) = elector(api, "one"), elector(api, "two")
+    await one.step()
+    api.down = Unavailable("The API server is away.")
+    mine.now += 16
+    await one.step()
+    assert (one.leads(), one.lost) == (False, "")
+    with pytest.raises(Fenced):
+        one.fence()
+    api.down = None
+    await one.step()
+    one.fence()
+    await two.step()
+    assert (one.leads(), two.leads()) == (True, False)
+    assert api.spec()["leaseTransitions"] == 0
+    assert gauge(metrics, "imagebuild_leader") == 1
+
+
+@pytest.mark.parametrize("given_back", [True, False], ids=["and gave it back", "and removed it"])
+async def test_one_that_could_not_renew_is_lost_where_another_led_meanwhile(
+    given_back: bool,
+) -> None:
+    api = Api()
+    (one, mine, _), (two, theirs, _) = elector(api, "one"), elector(api, "two")
+    await one.step()
+    await two.step()
+    theirs.now += 13
+    await two.step()
+    assert two.leads()
+    if given_back:
+        await two.release()
+    else:
+        api.lease = None
+    mine.now += 13
+    await one.step()
+    assert one.lost == "The Lease imagewright was lost: somebody else has had it."
+
+
+async def test_the_loss_is_told_by_a_timer_where_nobody_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("imagewright.kube.lease.ADRIFT_SECONDS", 0.1)
     one = Elector(Api(), Candidacy("ns", "imagewright", "one", 1), Metrics())
     lost = asyncio.Event()
     one.on_loss = lost.set
@@ -220,6 +266,9 @@ async def test_renewals_that_fail_are_tried_again_until_the_deadline() -> None:
     assert one.leads()
     api.down = Unavailable("The API server is away.")
     mine.now += 1
+    await one.step()
+    assert (one.leads(), one.lost) == (False, "")
+    mine.now += 60
     await one.step()
     assert "not renewed in time" in one.lost
 

@@ -53,7 +53,7 @@ async def test_another_number_is_asked_for_on_a_condition(
 async def test_a_number_that_cannot_be_asked_for(
     server: Server, workers: StatefulSet, status: int, kind: type[Conflict]
 ) -> None:
-    server.answers = [(status, {"message": "no"})]
+    server.answers = [(status, {"message": "no", "details": {"name": "workers"}})]
     with pytest.raises(Conflict) as caught:
         await workers.resize(Scale(1, "7"), 2)
     assert type(caught.value) is kind
@@ -75,7 +75,8 @@ async def test_a_pod_is_held_and_released_by_one_annotation(
 async def test_a_pod_that_is_gone_is_fine_and_one_that_is_refused_is_not(
     server: Server, workers: StatefulSet
 ) -> None:
-    server.answers = [(404, {}), (404, {}), (422, {"message": "no"})]
+    gone = {"details": {"name": "workers-2", "kind": "pods"}}
+    server.answers = [(404, gone), (404, gone), (422, {"message": "no"})]
     await workers.hold(2)
     await workers.release(2)
     with pytest.raises(Rejected):

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from imagewright.ports import Unavailable
+from imagewright.reconcile.outage import Outage
 from imagewright.reconcile.workqueue import FIRST_PAUSE, LONGEST_PAUSE, WorkQueue
 
 
@@ -115,3 +117,77 @@ async def test_a_success_ends_the_row_of_failures() -> None:
         desk.queue.add("a")
         await desk.queue.idle()
     assert desk.queue._failures == {}
+
+
+class Wall:
+    """What keys run into while it stands; `tries` are theirs, in order."""
+
+    def __init__(self, after: float = 0.0) -> None:
+        self.stands, self.after = True, after
+        self.tries: list[str] = []
+        self.queue = WorkQueue(self.work)
+
+    async def work(self, key: str) -> None:
+        """Raises Unavailable while it stands."""
+        self.tries.append(key)
+        if self.stands:
+            error = Unavailable("nobody is there")
+            error.after = self.after
+            raise error
+
+
+@contextlib.asynccontextmanager
+async def running(queue: WorkQueue) -> AsyncIterator[None]:
+    """While the queue runs."""
+    task = asyncio.create_task(queue.run())
+    try:
+        async with asyncio.timeout(1.5):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_the_first_that_gets_through_brings_all_that_wait_for_the_api_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall = Wall()
+    async with running(wall.queue):
+        for number in range(100):
+            wall.queue.add(str(number))
+        await wall.queue.idle()
+        # From here on a key that waits for its own pause would come too late for this test.
+        monkeypatch.setattr("imagewright.reconcile.outage.FIRST_PAUSE", 60.0)
+        monkeypatch.setattr("imagewright.reconcile.outage.SHORTEST_LIMIT", 60.0)
+        monkeypatch.setattr("imagewright.reconcile.outage.LONGEST_LIMIT", 60.0)
+        wall.stands = False
+        wall.tries.clear()
+        wall.queue.add("7")
+        while len(set(wall.tries)) < 100:
+            await asyncio.sleep(0.001)
+    assert wall.tries[0] == "7"
+
+
+async def test_who_was_told_when_to_ask_again_is_not_asked_for_sooner_by_its_own_pause() -> None:
+    outage = Outage(lambda _: None)
+    error = Unavailable("busy")
+    error.after = 5.0
+    assert all(5.0 <= outage.failed("a", error) <= 5.5 for _ in range(50))
+
+
+@pytest.mark.parametrize(
+    ("keys", "longest"),
+    [(1, 1.0), (50, 1.0), (150, 3.0), (1000, 5.0)],
+    ids=["one", "few", "many", "very many"],
+)
+async def test_few_keys_try_again_within_a_second_and_many_take_turns(
+    keys: int, longest: float
+) -> None:
+    outage = Outage(lambda _: None)
+    rounds = [
+        [outage.failed(str(key), Unavailable("down")) for key in range(keys)] for _ in range(12)
+    ]
+    pauses = rounds[-1]
+    assert longest / 2 - 0.01 <= max(pauses) <= longest
+    assert min(pauses) >= longest / 2 - 0.01

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from imagewright.kube.access import load_access
 from imagewright.reconcile.store import BUILDS, Store
-from imagewright.watch.session import session
+from imagewright.watch.session import Ear, session
 from tests.support.makers import a_body
 
 ITEMS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
@@ -23,6 +23,8 @@ def over(uid: str, **metadata: Any) -> dict[str, Any]:
     return {**a_body(uid=uid, name=uid, **metadata), "status": DONE}
 
 
+LISTS: list[str] = []
+TROUBLE: list[str] = []
 LISTED = [over("over"), a_body(uid="new"), over("known"), over("edited", generation=2)]
 
 
@@ -60,7 +62,10 @@ async def login(
     path.write_text(yaml.safe_dump(config))
     store = Store(BUILDS, lambda _: None)
     store.see(a_body(uid="known", name="known"))
-    made = await session(await load_access(str(path)), {"imagebuilds": store.idle})
+    made = await session(
+        await load_access(str(path)),
+        {"imagebuilds": Ear(store.idle, LISTS.append, TROUBLE.append)},
+    )
     yield made
     await made.aiohttp_session.close()
 
