@@ -1,0 +1,102 @@
+"""`make faults`: every case on real servers, two at a time; CASE=success/crash/write-2 plays one."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import devstack
+from tests.faults.patterns import Case, NoSuchCase, case_of
+from tests.faults.scene import Lane, lanes
+from tests.faults.sweep import Run, calm_run, cases_after, play
+from tests.faults.workloads import WORKLOADS
+
+LANES = 2
+
+
+async def sweep(stack: devstack.Stack, names: Sequence[str]) -> list[Run]:
+    """All cases of these workloads, shared out to the lanes; each lane has its own calm runs."""
+    async with lanes(stack, LANES) as made:
+        first = await asyncio.gather(*(_calm(lane, names) for lane in made))
+        todo = [case for calm in first[0].values() for case in cases_after(calm)]
+        queue = iter(todo)
+        done: list[Run] = list(first[0].values())
+        for played in await asyncio.gather(
+            *(_rest(lane, calm, queue) for lane, calm in zip(made, first, strict=True))
+        ):
+            done += played
+    return done
+
+
+async def _calm(lane: Lane, names: Sequence[str]) -> dict[str, Run]:
+    return {name: await calm_run(lane, name) for name in names}
+
+
+async def _rest(lane: Lane, calm: dict[str, Run], queue: Iterable[Case]) -> list[Run]:
+    played = []
+    for case in queue:
+        run = await play(lane, case, calm[case.workload])
+        tell(run)
+        played.append(run)
+    return played
+
+
+async def one(stack: devstack.Stack, case: Case) -> list[Run]:
+    """One case, after the undisturbed run that it is compared with."""
+    async with lanes(stack, 1) as [lane]:
+        calm = await calm_run(lane, case.workload)
+        return [await play(lane, case, calm)]
+
+
+def tell(run: Run) -> None:
+    """What a run broke, as it is found."""
+    for breach in run.breaches:
+        print(f"{run.case}: {breach}", flush=True)
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Workload by pattern: runs, violations, the slowest run."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.case.workload, run.case.pattern].append(run)
+    lines = [f"{'workload':<12}{'pattern':<12}{'runs':>5}{'struck':>8}{'violations':>12}{'slowest':>9}"]
+    for (workload, pattern), some in groups.items():
+        struck = sum(run.struck for run in some)
+        broken = sum(bool(run.breaches) for run in some)
+        slowest = max(run.seconds for run in some)
+        lines.append(
+            f"{workload:<12}{pattern:<12}{len(some):>5}{struck:>8}{broken:>12}{slowest:>8.1f}s"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The exit status: 1 where anything was violated."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("case", nargs="?", default="", help="such as success/crash/write-2")
+    options = parser.parse_args()
+    stack = devstack.up(os.environ.get("DEVSTACK_NAME", "faults"), print)
+    try:
+        if "/" in options.case:
+            runs = asyncio.run(one(stack, case_of(options.case)))
+            for run in runs:
+                tell(run)
+        else:
+            names = [options.case] if options.case else list(WORKLOADS)
+            runs = asyncio.run(sweep(stack, names))
+    except NoSuchCase as error:
+        print(error)
+        return 2
+    finally:
+        if "DEVSTACK_NAME" not in os.environ:
+            devstack.down("faults")
+    print(table(runs))
+    broken = sum(bool(run.breaches) for run in runs)
+    print(f"faults: runs={len(runs)} violations={broken}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
