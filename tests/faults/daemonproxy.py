@@ -129,6 +129,8 @@ class Connection:
             for frame in frames.feed(some):
                 if self._strikes_on_the_way(frame):
                     return
+                if writer.is_closing():
+                    return
                 writer.write(frame.content)
             await writer.drain()
 
@@ -139,6 +141,8 @@ class Connection:
             for frame in frames.feed(some):
                 if frame.stream == self._awaited != 0 and frame.kind in ANSWERS:
                     self._hit()
+                    return
+                if writer.is_closing():
                     return
                 writer.write(frame.content)
             await writer.drain()

@@ -71,6 +71,7 @@ def breaches(found: Evidence, calm: Evidence) -> list[str]:
         *_fenced(found),
         *_digest(found),
         *(f"I5: {one}" for one in found.left),
+        *_unheld(found),
         *_bounded(found, calm),
         *_same(found, calm),
         *(f"The operator's log has an error: {one}" for one in found.complaints),
@@ -114,6 +115,13 @@ def _fenced(found: Evidence) -> Iterator[str]:
 def _digest(found: Evidence) -> Iterator[str]:
     if found.end.phase == "Succeeded" and found.end.digest != found.pushed:
         yield f"I4: the status says {found.end.digest}, the registry {found.pushed}."
+
+
+def _unheld(found: Evidence) -> Iterator[str]:
+    for seen in found.history:
+        meta = seen.body["metadata"]
+        if meta.get("finalizers"):
+            yield f"I6: a delete would wait for {meta['finalizers']}."
 
 
 def _bounded(found: Evidence, calm: Evidence) -> Iterator[str]:

@@ -192,7 +192,7 @@ async def scene(lane: Lane, workload: str, *, prunes: bool = False) -> AsyncIter
             yield made
         finally:
             for operator in made.operators:
-                operator.kill()
+                operator.close()
             for left in (name, f"{name}-last"):
                 if objects.history.get(left, [])[-1:] and objects.history[left][-1].type != "DELETED":
                     await objects.delete(left)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devstack.images import digest_of
-from devstack.builds import Refused
 from tests.faults.invariants import End, Evidence, breaches, end_of
 from tests.faults.patterns import Case, cases
 from tests.faults.scene import FROZEN_SECONDS, LOOK_SECONDS, Lane, Scene, moment, scene
-from tests.faults.workloads import WORKLOADS, Workload, running
+from tests.faults.workloads import WORKLOADS, Workload, running, small
 
 END_SECONDS = 3.0
 """From the last operator's start, or from the user's last act, to the end."""
@@ -65,17 +64,16 @@ async def _story(stage: Scene, workload: Workload, case: Case) -> Evidence:
         await stage.objects.create(stage.name, workload.spec(stage))
         if workload.act is not None:
             await workload.act(stage)
-        await stage.objects.until(stage.name, workload.end, FIRST_SECONDS)
-        ended = time.monotonic()
+        end = await stage.objects.until(stage.name, workload.end, FIRST_SECONDS)
+        # The end may be told by the very write, or be seen before the call, at which it strikes.
+        await _looked(stage, workload)
         if stage.struck:
-            # It may have ended in the very write that the operator did not live to hear of.
-            up = await again
-            late = ended - max(up, _acted(stage))
+            late = end.at - max(await again, _acted(stage))
             assert late < END_SECONDS, f"it ended only {late:.1f} s after the operator was back."
     finally:
         again.cancel()
         await asyncio.wait([again])
-    return await _question(stage, end_of(await stage.object()))
+    return await _question(stage, end_of(end.body if end.type != "DELETED" else None))
 
 
 def _acted(stage: Scene) -> float:
@@ -114,8 +112,7 @@ async def _again(stage: Scene, case: Case) -> float:
 
 
 async def _question(stage: Scene, end: End) -> Evidence:
-    """Everything that is known, once the operator has looked at all that there is."""
-    await _looked(stage)
+    """Everything that is known, now that the operator has looked at all that there is."""
     history = stage.history
     uid = history[0].body["metadata"]["uid"]
     left = await _left(stage, uid)
@@ -135,12 +132,12 @@ async def _question(stage: Scene, end: End) -> Evidence:
     )
 
 
-async def _looked(stage: Scene) -> None:
+async def _looked(stage: Scene, workload: Workload) -> None:
     """Another object is seen and told of: so was all that came before it."""
     last = f"{stage.name}-last"
-    spec = WORKLOADS["prune" if stage.name.startswith("prune") else "success"].spec(stage)
+    spec = {} if workload.prunes else small(stage)
     await stage.objects.create(last, {**spec, "suspend": True})
-    await stage.objects.phase(last, "Suspended", END_SECONDS)
+    await stage.objects.phase(last, "Suspended", FIRST_SECONDS)
 
 
 async def _solves(stage: Scene, uid: str) -> list[tuple[str, float, float | None]]:
@@ -186,6 +183,3 @@ def cases_after(calm: Run) -> list[Case]:
     assert calm.evidence is not None
     writes = len(calm.evidence.writes)
     return list(cases(calm.case.workload, writes, calm.calls, calm.events))
-
-
-__all__ = ["Refused", "Run", "calm_run", "cases_after", "play"]

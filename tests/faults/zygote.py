@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,23 +36,27 @@ class Forked:
     scratch: Path
     """Where it keeps its temporary files."""
     ops_port: int = 0
-    _over: bool = field(default=False)
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return not self._over and not self._ended(0)
+        return not self._ended(0)
 
     def kill(self) -> None:
         """SIGKILL; it is gone when this returns. Nothing happens to one that is gone already."""
         self._signal(signal.SIGKILL)
-        self._reap(10)
+        self._ended(10)
 
     def stop(self, seconds: float = 15) -> None:
         """SIGTERM, and SIGKILL where that does not end it in time."""
         self._signal(signal.SIGTERM)
-        if not self._reap(seconds):
+        if not self._ended(seconds):
             self.kill()
+
+    def close(self) -> None:
+        """SIGKILL, and forget it: the last that may be asked of it."""
+        self.kill()
+        os.close(self.handle)
 
     def events(self) -> list[dict[str, Any]]:
         """The log's lines; the one that is being written is not read yet."""
@@ -73,12 +78,6 @@ class Forked:
     def _signal(self, number: int) -> None:
         if self.alive:
             signal.pidfd_send_signal(self.handle, number)
-
-    def _reap(self, seconds: float) -> bool:
-        if not self._over and self._ended(seconds):
-            os.close(self.handle)
-            self._over = True
-        return self._over
 
     def _ended(self, seconds: float) -> bool:
         """Whether it ends within so many seconds: a pidfd can be read once its process ended."""
@@ -146,6 +145,8 @@ def _become(wish: dict[str, str], wishes: socket.socket) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = wish["scratch"]
         run.main(["--config", wish["config"]], standalone_mode=False)
         code = 0
+    except BaseException:  # noqa: BLE001  # told here: nothing outlives os._exit
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
