@@ -7,7 +7,8 @@ that lags behind does, and lose events of a watch.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -79,11 +80,11 @@ class ApiProxy:
         self.events: list[str] = []
         """The followed object's, by type, as the server sent them to any watch."""
         self.strike: Strike | None = None
-        """At a write."""
+        """At a write; where it is named "list", at a list instead."""
         self.lose = 0
         """The number, from 1, of the followed object's event that no watch gets to see."""
         self.struck = asyncio.Event()
-        self._asked = 0
+        self._asked: Counter[str] = Counter()
         self._past = ""
         self._thawed = asyncio.Event()
 
@@ -120,6 +121,11 @@ class ApiProxy:
             }
         )
 
+    def strike_at_list(self, act: Callable[[], None]) -> None:
+        """Strike at the answer to the next list."""
+        self.struck.clear()
+        self.strike = Strike(self._asked["list"] + 1, before=False, act=act, name="list")
+
     def freeze(self, version: str) -> None:
         """Show lists as they were at this resourceVersion, and no event, until `thaw`."""
         self._past = version
@@ -133,23 +139,28 @@ class ApiProxy:
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         if "watch" in request.query:
             return await self._watch(request)
-        if request.method not in READS and self._followed in request.path.split("/"):
-            return await self._write(request)
-        status, headers, content = await self._send(request)
-        return web.Response(status=status, headers=headers, body=content)
-
-    async def _write(self, request: web.Request) -> web.StreamResponse:
-        self._asked += 1
-        strike = self.strike if self.strike and self.strike.number == self._asked else None
+        strike, writes = self._strikes(request), self._writes(request)
         if strike is not None and strike.before:
             return self._hit(request, strike)
         status, headers, content = await self._send(request)
-        asked = json.loads(await request.read() or b"{}")
-        answer = json.loads(content)
-        self.writes.append(Write(request.method, request.path, asked, status, answer))
+        if writes:
+            asked = json.loads(await request.read() or b"{}")
+            answer = json.loads(content)
+            self.writes.append(Write(request.method, request.path, asked, status, answer))
         if strike is not None:
             return self._hit(request, strike)
         return web.Response(status=status, headers=headers, body=content)
+
+    def _writes(self, request: web.Request) -> bool:
+        return request.method not in READS and self._followed in request.path.split("/")
+
+    def _strikes(self, request: web.Request) -> Strike | None:
+        """The strike, where it is at this request, which is counted here."""
+        kind = "" if self._writes(request) else "list" if lists(request) else "other"
+        self._asked[kind] += 1
+        strike = self.strike
+        struck = strike is not None and (kind, self._asked[kind]) == (strike.name, strike.number)
+        return strike if struck else None
 
     def _hit(self, request: web.Request, strike: Strike) -> web.Response:
         """Nothing is answered any more: whoever asked is dead."""
@@ -161,8 +172,7 @@ class ApiProxy:
 
     async def _send(self, request: web.Request) -> tuple[int, Mapping[str, str], bytes]:
         query = dict(request.query)
-        listing = request.method == "GET" and "limit" in query and f"/{GROUP}/" in request.path
-        if self._past and listing and "continue" not in query:
+        if self._past and lists(request) and "continue" not in query:
             query |= {"resourceVersion": self._past, "resourceVersionMatch": "Exact"}
         async with self._server.session.request(
             request.method,
@@ -210,6 +220,13 @@ class ApiProxy:
             **passed_on(request.headers),
             "Authorization": await self._server.access.authorization(),
         }
+
+
+def lists(request: web.Request) -> bool:
+    """Whether it lists one of our kinds: both readers ask for lists in pages."""
+    return (
+        request.method == "GET" and "limit" in request.query and f"/{GROUP}/" in request.path
+    )
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,23 +1,29 @@
 """A proxy before a BuildKit daemon that counts the operator's calls, and strikes at one of them.
 
 It passes bytes on, frame by frame (RFC 9113, section 4.1): a call begins with the first HEADERS
-frame of a stream, and what it asks for need not be known.
+frame of a stream, whose path names it.
 """
 
 import asyncio
 import contextlib
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from hpack import Decoder
 
 from tests.faults.strike import Strike
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET = 0, 1, 3
 ANSWERS = {DATA, HEADERS, RESET}
+END_STREAM, PADDED, PRIORITY = 0x01, 0x08, 0x20
+HEAD = 9
+"""Bytes before a frame's payload."""
 PIECE = 1 << 16
 
 
@@ -26,8 +32,24 @@ class Frame:
     """A whole frame, as it came."""
 
     kind: int
+    flags: int
     stream: int
     content: bytes
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing of its stream comes after it."""
+        last = self.kind in {DATA, HEADERS} and self.flags & END_STREAM
+        return bool(last) or self.kind == RESET
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of the operator's, and when it began and ended, in seconds of the monotonic clock."""
+
+    name: str
+    begun: float
+    over: float = float("inf")
 
 
 class Frames:
@@ -39,13 +61,13 @@ class Frames:
     def feed(self, some: bytes) -> Iterator[Frame]:
         """The frames that are complete now."""
         self._rest += some
-        while len(self._rest) >= 9:
-            length = int.from_bytes(self._rest[:3], "big")
-            if len(self._rest) < 9 + length:
+        while len(self._rest) >= HEAD:
+            size = HEAD + int.from_bytes(self._rest[:3], "big")
+            if len(self._rest) < size:
                 return
-            kind, _, stream = struct.unpack_from(">BBI", self._rest, 3)
-            yield Frame(kind, stream & 0x7FFFFFFF, bytes(self._rest[: 9 + length]))
-            del self._rest[: 9 + length]
+            kind, flags, stream = struct.unpack_from(">BBI", self._rest, 3)
+            yield Frame(kind, flags, stream & 0x7FFFFFFF, bytes(self._rest[:size]))
+            del self._rest[:size]
 
 
 class DaemonProxy:
@@ -56,10 +78,12 @@ class DaemonProxy:
         self._socket = socket
         self._connections: set[Connection] = set()
         self.address = f"unix://{socket}"
-        self.calls = 0
-        """So many calls the operator has begun."""
+        self.calls: list[Call] = []
+        """Those that the operator has begun, in their order."""
         self.strike: Strike | None = None
         """At a call."""
+        self.sight: tuple[bytes, Strike] | None = None
+        """At the first frame of the daemon's that holds these bytes."""
         self.struck = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -81,9 +105,28 @@ class DaemonProxy:
         for connection in tuple(self._connections):
             connection.abort()
 
+    def strikes(self, call: Call) -> Strike | None:
+        """The strike, where it is at this call, which is counted here."""
+        self.calls.append(call)
+        strike = self.strike
+        if strike is None or strike.name not in {"", call.name}:
+            return None
+        number = sum(strike.name in {"", one.name} for one in self.calls)
+        return strike if number == strike.number else None
+
+    def hit(self, strike: Strike) -> None:
+        """Strike, once."""
+        self.strike = self.sight = None
+        strike.act()
+        self.struck.set()
+
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_unix_connection(self._daemon)
-        connection = Connection(self, (reader, writer), (far_reader, far_writer))
+        try:
+            far = await asyncio.open_unix_connection(self._daemon)
+        except OSError:
+            writer.transport.abort()
+            return
+        connection = Connection(self, (reader, writer), far)
         self._connections.add(connection)
         try:
             await connection.run()
@@ -101,13 +144,17 @@ class Connection:
     def __init__(self, proxy: DaemonProxy, near: Wire, far: Wire) -> None:
         self._proxy, self._near, self._far = proxy, near, far
         self._newest = 0
-        self._awaited = 0
-        """The stream whose answer the strike waits for."""
+        self._headers: Any = Decoder()
+        self._open: dict[int, Call] = {}
+        self._awaited: dict[int, Strike] = {}
+        """The stream whose answer a strike waits for."""
 
     def abort(self) -> None:
         """Break it on both sides."""
         for _, writer in (self._near, self._far):
             writer.transport.abort()
+        for stream in tuple(self._open):
+            self._ended(stream)
 
     async def run(self) -> None:
         """Pass frames on until either side hangs up."""
@@ -127,9 +174,7 @@ class Connection:
         frames = Frames()
         while some := await reader.read(PIECE):
             for frame in frames.feed(some):
-                if self._strikes_on_the_way(frame):
-                    return
-                if writer.is_closing():
+                if self._strikes_on_the_way(frame) or writer.is_closing():
                     return
                 writer.write(frame.content)
             await writer.drain()
@@ -139,36 +184,54 @@ class Connection:
         frames = Frames()
         while some := await reader.read(PIECE):
             for frame in frames.feed(some):
-                if frame.stream == self._awaited != 0 and frame.kind in ANSWERS:
-                    self._hit()
-                    return
-                if writer.is_closing():
+                if self._strikes_on_the_way_back(frame) or writer.is_closing():
                     return
                 writer.write(frame.content)
             await writer.drain()
 
     def _strikes_on_the_way(self, frame: Frame) -> bool:
         """Whether the operator was struck at this frame, which then goes nowhere."""
-        if frame.kind == RESET and frame.stream == self._awaited:
+        if frame.kind == RESET:
+            self._ended(frame.stream)
             # It has given the call up, and will never see an answer.
-            self._hit()
-            return True
+            return self._hits(self._awaited.get(frame.stream))
         if frame.kind != HEADERS or frame.stream <= self._newest:
             return False
         self._newest = frame.stream
-        self._proxy.calls += 1
-        strike = self._proxy.strike
-        if strike is None or strike.number != self._proxy.calls:
-            return False
-        if strike.before:
-            self._hit()
-            return True
-        self._awaited = frame.stream
+        call = Call(self._name(frame), time.monotonic())
+        strike = self._proxy.strikes(call)
+        if strike is not None and strike.before:
+            return self._hits(strike)
+        self._open[frame.stream] = call
+        if strike is not None:
+            self._awaited[frame.stream] = strike
         return False
 
-    def _hit(self) -> None:
-        self._awaited = 0
-        strike = self._proxy.strike
-        assert strike is not None
-        strike.act()
-        self._proxy.struck.set()
+    def _strikes_on_the_way_back(self, frame: Frame) -> bool:
+        if frame.ends:
+            self._ended(frame.stream)
+        sight = self._proxy.sight
+        if sight is not None and sight[0] in frame.content:
+            return self._hits(sight[1])
+        return frame.kind in ANSWERS and self._hits(self._awaited.get(frame.stream))
+
+    def _hits(self, strike: Strike | None) -> bool:
+        if strike is not None:
+            self._awaited.clear()
+            self._proxy.hit(strike)
+        return strike is not None
+
+    def _ended(self, stream: int) -> None:
+        call = self._open.pop(stream, None)
+        if call is not None:
+            call.over = time.monotonic()
+
+    def _name(self, frame: Frame) -> str:
+        """The last part of the path: Solve, Status, Session and so on."""
+        payload = frame.content[HEAD:]
+        if frame.flags & PADDED:
+            payload = payload[1 : len(payload) - payload[0]]
+        if frame.flags & PRIORITY:
+            payload = payload[5:]
+        headers = dict(self._headers.decode(payload))
+        return str(headers[":path"]).rpartition("/")[2]

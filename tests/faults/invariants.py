@@ -39,6 +39,8 @@ class Evidence:
     writes: Sequence[Write]
     solves: Sequence[tuple[str, float, float | None]]
     """The daemon's records: id, begin and end in seconds; no end where it still runs."""
+    most_live: int
+    """Calls of Solve that were open at once."""
     pushed: str
     """The registry's digest of the name; empty where it has none, or nothing was to be pushed."""
     left: Sequence[str]
@@ -91,6 +93,9 @@ def _final(found: Evidence) -> Iterator[str]:
 
 
 def _numbered(found: Evidence) -> Iterator[str]:
+    generations = {seen.body["metadata"].get("generation", 1) for seen in found.history}
+    if found.most_live > len(generations):
+        yield f"I2: {found.most_live} solves were alive at once."
     refs = [ref for ref, _, _ in found.solves]
     if len(set(refs)) != len(refs):
         yield f"I2: an attempt was solved twice: {refs}."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devstack.images import digest_of
+from tests.faults.daemonproxy import Call
 from tests.faults.invariants import End, Evidence, breaches, end_of
 from tests.faults.patterns import Case, cases
 from tests.faults.scene import FROZEN_SECONDS, LOOK_SECONDS, Lane, Scene, moment, scene
@@ -52,7 +53,7 @@ async def play(lane: Lane, case: Case, calm: Run | None = None) -> Run:
         faults = breaches(evidence, (calm.evidence if calm else None) or evidence)
         struck = stage.struck or 0 < case.number <= len(stage.api.events)
         return Run(
-            case, faults, seconds, struck, evidence, stage.daemon.calls, len(stage.api.events)
+            case, faults, seconds, struck, evidence, len(stage.daemon.calls), len(stage.api.events)
         )
 
 
@@ -126,6 +127,7 @@ async def _question(stage: Scene, end: End) -> Evidence:
         history=tuple(history),
         writes=tuple(stage.api.writes),
         solves=tuple(await _solves(stage, uid)),
+        most_live=most_at_once(stage.daemon.calls, "Solve"),
         pushed=pushed,
         left=left,
         complaints=[str(one) for one in events if one.get("level") in {"error", "critical"}],
@@ -149,6 +151,12 @@ async def _solves(stage: Scene, uid: str) -> list[tuple[str, float, float | None
         )
         for one in await stage.solves(uid)
     ]
+
+
+def most_at_once(calls: Sequence[Call], name: str) -> int:
+    """How many calls of that name were open at the same time."""
+    spans = [(one.begun, one.over) for one in calls if one.name == name]
+    return max((sum(a <= begun < b for a, b in spans) for begun, _ in spans), default=0)
 
 
 async def _left(stage: Scene, uid: str) -> list[str]:
