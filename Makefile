@@ -7,7 +7,7 @@ SUITE := single
 PROCESSES := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check matrix bench generate clean env
+.PHONY: help demo test faults check matrix bench generate clean env
 
 help:  ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ demo: env  ## Show the operator building real images on real servers, in under a
 test: env  ## Run every test, against real servers
 	@$(RUN) python -m devstack build
 	@$(RUN) pytest --numprocesses=$(PROCESSES) --dist=loadfile $(ARGS)
+
+faults: env  ## Kill the operator at every write and call, and more; CASE=success/crash/write-2 plays one case
+	@$(RUN) python -m devstack build
+	@$(RUN) python -m tests.faults $(CASE)
 
 check: env  ## Format, lint, types, layers, generated files: at most a minute
 	@scripts/check

@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.support.engines",
     "tests.support.filetree",
     "tests.support.workshop",
+    "tests.support.lane",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`make faults`: every case on real servers, two at a time; CASE=success/crash/write-2 plays one."""
+"""`make faults`: every case on real servers, two at a time; CASE=success/crash/write-2: just it."""
 
 import argparse
 import asyncio
@@ -50,10 +50,16 @@ async def one(stack: devstack.Stack, case: Case) -> list[Run]:
         return [await play(lane, case, calm)]
 
 
+def say(line: str) -> None:
+    """On stdout, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def tell(run: Run) -> None:
     """What a run broke, as it is found."""
     for breach in run.breaches:
-        print(f"{run.case}: {breach}", flush=True)
+        say(f"{run.case}: {breach}")
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -61,7 +67,9 @@ def table(runs: Sequence[Run]) -> str:
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.case.workload, run.case.pattern].append(run)
-    lines = [f"{'workload':<12}{'pattern':<12}{'runs':>5}{'struck':>8}{'violations':>12}{'slowest':>9}"]
+    lines = [
+        f"{'workload':<12}{'pattern':<12}{'runs':>5}{'struck':>8}{'violations':>12}{'slowest':>9}"
+    ]
     for (workload, pattern), some in groups.items():
         struck = sum(run.struck for run in some)
         broken = sum(bool(run.breaches) for run in some)
@@ -77,7 +85,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("case", nargs="?", default="", help="such as success/crash/write-2")
     options = parser.parse_args()
-    stack = devstack.up(os.environ.get("DEVSTACK_NAME", "faults"), print)
+    stack = devstack.up(os.environ.get("DEVSTACK_NAME", "faults"), say)
     try:
         if "/" in options.case:
             runs = asyncio.run(one(stack, case_of(options.case)))
@@ -87,14 +95,14 @@ def main() -> int:
             names = [options.case] if options.case else list(WORKLOADS)
             runs = asyncio.run(sweep(stack, names))
     except NoSuchCase as error:
-        print(error)
+        say(str(error))
         return 2
     finally:
         if "DEVSTACK_NAME" not in os.environ:
             devstack.down("faults")
-    print(table(runs))
+    say(table(runs))
     broken = sum(bool(run.breaches) for run in runs)
-    print(f"faults: runs={len(runs)} violations={broken}")
+    say(f"faults: runs={len(runs)} violations={broken}")
     return 1 if broken else 0
 
 

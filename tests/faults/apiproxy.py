@@ -224,9 +224,7 @@ class ApiProxy:
 
 def lists(request: web.Request) -> bool:
     """Whether it lists one of our kinds: both readers ask for lists in pages."""
-    return (
-        request.method == "GET" and "limit" in request.query and f"/{GROUP}/" in request.path
-    )
+    return request.method == "GET" and "limit" in request.query and f"/{GROUP}/" in request.path
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:

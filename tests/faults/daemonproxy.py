@@ -201,6 +201,7 @@ class Connection:
         call = Call(self._name(frame), time.monotonic())
         strike = self._proxy.strikes(call)
         if strike is not None and strike.before:
+            call.over = call.begun
             return self._hits(strike)
         self._open[frame.stream] = call
         if strike is not None:

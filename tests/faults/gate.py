@@ -1,4 +1,4 @@
-"""A gate before a web server or a registry: a request that it is told of waits until it is opened."""
+"""A gate before a web server or a registry: the request that is to be held waits before it."""
 
 import asyncio
 import contextlib

@@ -1,8 +1,8 @@
 """What must be true of every run, whatever happened in it; a breach is a sentence.
 
-The numbers are those of the invariants: I1 an end is final, I2 one live attempt, I3 no write from
-a stale view, I4 the digest is the registry's, I5 nothing is left, I6 deletes are quick, I9 it ends,
-I10 writes are bounded.
+By number: I1 an end is final, I2 attempts are numbered and one of them is alive, I3 no write is
+made from a stale view, I4 the digest is the registry's, I5 nothing is left, I6 nothing holds a
+delete up, I9 it ends in time, I10 writes are bounded.
 """
 
 from collections.abc import Iterator, Sequence

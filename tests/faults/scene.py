@@ -21,7 +21,12 @@ from tests.faults.daemonproxy import DaemonProxy
 from tests.faults.zygote import Forked, Zygote
 
 RESYNC_SECONDS = 1
-"""In place of five minutes, so that a lost event is made up for within a case."""
+"""So that a lost event is made up for within a case.
+
+By default it is 300: in a cluster an event that is lost without the watch noticing (a watch that
+breaks is noticed, and a list follows) is made up for within five minutes. Until then a build that
+was created waits, and one that was cancelled or deleted runs on.
+"""
 FROZEN_SECONDS = 0.5
 """For so long an older view is shown to an operator that writes nothing."""
 LOOK_SECONDS = 0.01
@@ -40,7 +45,7 @@ class Lane:
     builds: Builds
     prunes: Prunes
     alone: asyncio.Lock
-    """Held while a prune is played: prunes are in no namespace, so every lane's operator sees all."""
+    """Held while a prune is played: it is in no namespace, so every lane's operator sees it."""
     numbers: "itertools.count[int]"
 
     @property
@@ -166,7 +171,9 @@ class Scene:
         printed = await asyncio.to_thread(
             lambda: subprocess.run(command, check=True, capture_output=True).stdout
         )
-        records = [json.loads(line)["record"] for line in printed.splitlines() if uid.encode() in line]
+        records = [
+            json.loads(line)["record"] for line in printed.splitlines() if uid.encode() in line
+        ]
         return sorted(records, key=lambda one: moment(one["CreatedAt"]))
 
 
@@ -194,5 +201,8 @@ async def scene(lane: Lane, workload: str, *, prunes: bool = False) -> AsyncIter
             for operator in made.operators:
                 operator.close()
             for left in (name, f"{name}-last"):
-                if objects.history.get(left, [])[-1:] and objects.history[left][-1].type != "DELETED":
+                if (
+                    objects.history.get(left, [])[-1:]
+                    and objects.history[left][-1].type != "DELETED"
+                ):
                     await objects.delete(left)

@@ -79,7 +79,9 @@ async def _story(stage: Scene, workload: Workload, case: Case) -> Evidence:
 
 def _acted(stage: Scene) -> float:
     """When the user last did something: the object's newest generation, or its delete."""
-    acts = {seen.body["metadata"].get("generation", 1): seen.at for seen in reversed(stage.history)}
+    acts = {
+        seen.body["metadata"].get("generation", 1): seen.at for seen in reversed(stage.history)
+    }
     return max(acts.values())
 
 
@@ -93,9 +95,7 @@ async def _up(stage: Scene) -> None:
 
 async def _again(stage: Scene, case: Case) -> float:
     """Once the operator is struck the next one; when it was up. A frozen view thaws afterwards."""
-    waits = [
-        asyncio.create_task(one.struck.wait()) for one in (stage.api, stage.daemon)
-    ]
+    waits = [asyncio.create_task(one.struck.wait()) for one in (stage.api, stage.daemon)]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

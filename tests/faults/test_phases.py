@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-import devstack
 from bench.processes import appeared
 from devstack.builds import Seen
 from devstack.images import digest_of
 from devstack.webserver import pack, serve
 from tests.faults.gate import Gate
-from tests.faults.scene import Lane, Scene, lanes, scene
+from tests.faults.scene import Lane, Scene, scene
 from tests.faults.strike import Strike
 from tests.faults.sweep import END_SECONDS, most_at_once
 from tests.faults.workloads import EPOCH, build, ended, small
@@ -23,13 +22,6 @@ from tests.faults.workloads import EPOCH, build, ended, small
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FAR_SECONDS = 20.0
 """What it may take to come to a phase."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lane(stack: devstack.Stack) -> AsyncIterator[Lane]:
-    """One daemon, one namespace, and operators that begin in no time."""
-    async with lanes(stack, 1) as [made]:
-        yield made
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +66,11 @@ async def place(lane: Lane, request: pytest.FixtureRequest) -> AsyncIterator[Pla
 
 
 async def resumed(place: Place, spec: dict[str, Any], struck: Awaitable[object]) -> Seen:
-    """Create it, wait until the operator is dead, start the next; how it ended, and that it did."""
+    """Create it, wait until the operator is dead, start the next; how it ended, and it did."""
     stage = place.scene
+    await stage.objects.create(stage.name, spec)
     async with asyncio.timeout(FAR_SECONDS):
-        waiting = asyncio.ensure_future(struck)
-        await asyncio.sleep(0)
-        await stage.objects.create(stage.name, spec)
-        await waiting
+        await struck
     assert not stage.operators[0].alive
     await asyncio.to_thread(stage.start().begun)
     up = time.monotonic()

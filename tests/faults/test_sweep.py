@@ -1,13 +1,9 @@
 """One case of each kind; `make faults` plays all of them."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
-import devstack
 from tests.faults.patterns import PATTERNS, case_of
-from tests.faults.scene import Lane, lanes
+from tests.faults.scene import Lane
 from tests.faults.sweep import Run, calm_run, play
 from tests.faults.workloads import WORKLOADS
 
@@ -36,13 +32,6 @@ KINDS = (
     "prune/stale/write-2",
     "prune/unobserved/event-1",
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lane(stack: devstack.Stack) -> AsyncIterator[Lane]:
-    """One daemon, one namespace, and operators that begin in no time."""
-    async with lanes(stack, 1) as [made]:
-        yield made
 
 
 @pytest.fixture(scope="module")
