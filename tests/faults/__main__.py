@@ -1,4 +1,4 @@
-"""`make faults`: every case on real servers, two at a time; CASE=success/crash/write-2: just it."""
+"""`make faults`: every case, on real servers, two at a time; or the one that CASE names."""
 
 import argparse
 import asyncio

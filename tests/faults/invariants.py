@@ -93,8 +93,10 @@ def _final(found: Evidence) -> Iterator[str]:
 
 
 def _numbered(found: Evidence) -> Iterator[str]:
-    generations = {seen.body["metadata"].get("generation", 1) for seen in found.history}
-    if found.most_live > len(generations):
+    inputs = {
+        seen.status["inputsDigest"] for seen in found.history if "inputsDigest" in seen.status
+    }
+    if found.most_live > len(inputs):
         yield f"I2: {found.most_live} solves were alive at once."
     refs = [ref for ref, _, _ in found.solves]
     if len(set(refs)) != len(refs):

@@ -164,13 +164,17 @@ class Scene:
                 return None
             raise
 
-    async def solves(self, uid: str) -> list[Body]:
-        """The daemon's own records of the object's builds, the oldest first."""
+    async def buildctl(self, *arguments: str) -> bytes:
+        """What it prints of the lane's daemon. Raises CalledProcessError."""
         command = [str(self.lane.stack.binaries["buildctl"]), "--addr", self.lane.daemon]
-        command += ["debug", "histories", "--format", "{{json .}}"]
-        printed = await asyncio.to_thread(
+        command += arguments
+        return await asyncio.to_thread(
             lambda: subprocess.run(command, check=True, capture_output=True).stdout
         )
+
+    async def solves(self, uid: str) -> list[Body]:
+        """The daemon's own records of the object's builds, the oldest first."""
+        printed = await self.buildctl("debug", "histories", "--format", "{{json .}}")
         records = [
             json.loads(line)["record"] for line in printed.splitlines() if uid.encode() in line
         ]

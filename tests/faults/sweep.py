@@ -40,11 +40,13 @@ async def play(lane: Lane, case: Case, calm: Run | None = None) -> Run:
     async with contextlib.AsyncExitStack() as opened:
         if workload.prunes:
             await opened.enter_async_context(lane.alone)
-        began = time.monotonic()
         stage = await opened.enter_async_context(
             scene(lane, workload.name, prunes=workload.prunes)
         )
+        if workload.before is not None:
+            await workload.before(stage)
         case.arm(stage)
+        began = time.monotonic()
         try:
             evidence = await _story(stage, workload, case)
         except AssertionError as error:

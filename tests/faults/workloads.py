@@ -18,13 +18,17 @@ STEP_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A story: what is created, what its user does next, and which event is its end."""
+    """A story: what is created, what its user does next, and which event is its end.
+
+    `before` is done before the operator is started.
+    """
 
     name: str
     spec: Callable[[Scene], Body]
     end: Callable[[Seen], bool]
     act: Callable[[Scene], Awaitable[None]] | None = None
     prunes: bool = False
+    before: Callable[[Scene], Awaitable[None]] | None = None
 
 
 def build(files: Body, **more: Any) -> Body:
@@ -93,6 +97,17 @@ async def supersede(scene: Scene) -> None:
     await scene.objects.patch(scene.name, {"spec": small(scene)})
 
 
+async def fill(scene: Scene) -> None:
+    """A cache of one step: what other cases left would take its time to go."""
+    await scene.buildctl("prune", "--all")
+    folder = scene.folder / "context"
+    folder.mkdir()
+    text = f"FROM {scene.lane.stack.base_image}\nRUN echo {scene.name} > /a\n"
+    (folder / "Dockerfile").write_text(text)
+    local = [f"--local=context={folder}", f"--local=dockerfile={folder}"]
+    await scene.buildctl("build", "--frontend=dockerfile.v0", *local)
+
+
 WORKLOADS = {
     one.name: one
     for one in (
@@ -102,7 +117,7 @@ WORKLOADS = {
         Workload("cancel", endless, ended(2), cancel),
         Workload("delete", endless, lambda seen: seen.type == "DELETED", delete),
         Workload("supersede", endless, ended(2), supersede),
-        Workload("prune", lambda _: {}, ended(1), prunes=True),
+        Workload("prune", lambda _: {}, ended(1), prunes=True, before=fill),
     )
 }
 
