@@ -97,6 +97,9 @@ def main() -> int:
     except NoSuchCase as error:
         say(str(error))
         return 2
+    except AssertionError as error:
+        say(f"An undisturbed run is not as it should be: {error}")
+        return 1
     finally:
         if "DEVSTACK_NAME" not in os.environ:
             devstack.down("faults")

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -50,8 +52,8 @@ class Lane:
 
     @property
     def step(self) -> str:
-        """The argument of a `sleep` that is short, and of this lane alone."""
-        return f"0.4{self.number}"
+        """The argument of a `sleep` that is short, and of this lane of this process alone."""
+        return f"0.4{self.number}{os.getpid()}"
 
 
 @asynccontextmanager
@@ -66,23 +68,23 @@ async def lanes(stack: devstack.Stack, count: int) -> AsyncIterator[list[Lane]]:
         alone, numbers = asyncio.Lock(), itertools.count(1)
         made = []
         for number, member in enumerate(members, start=1):
-            namespace = f"faults-{folder.name[-8:].strip('_').replace('_', '-')}-{number}"
+            namespace = f"faults-{secrets.token_hex(3)}-{number}"
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             text = json.dumps(body)
             await asyncio.to_thread(kubectl, stack, "apply", "--filename=-", text=text)
             builds = await opened.enter_async_context(Builds(str(stack.kubeconfig), namespace))
             made.append(
                 Lane(
-                    number,
-                    stack,
-                    server,
-                    member.address,
-                    zygote,
-                    folder / str(number),
-                    builds,
-                    prunes,
-                    alone,
-                    numbers,
+                    number=number,
+                    stack=stack,
+                    server=server,
+                    daemon=member.address,
+                    zygote=zygote,
+                    folder=folder / str(number),
+                    builds=builds,
+                    prunes=prunes,
+                    alone=alone,
+                    numbers=numbers,
                 )
             )
         yield made
@@ -111,8 +113,8 @@ class Scene:
 
     @property
     def unique(self) -> str:
-        """The argument of a `sleep` that lasts for ever, and of this case alone."""
-        return f"8{self.name.rpartition('-')[2]:0>6}"
+        """The argument of a `sleep` that lasts a day, and of this case of this process alone."""
+        return f"86400.{os.getpid()}{self.name.rpartition('-')[2]:0>4}"
 
     @property
     def struck(self) -> bool:
@@ -205,8 +207,6 @@ async def scene(lane: Lane, workload: str, *, prunes: bool = False) -> AsyncIter
             for operator in made.operators:
                 operator.close()
             for left in (name, f"{name}-last"):
-                if (
-                    objects.history.get(left, [])[-1:]
-                    and objects.history[left][-1].type != "DELETED"
-                ):
+                seen = objects.history.get(left)
+                if seen and seen[-1].type != "DELETED":
                     await objects.delete(left)

@@ -49,8 +49,8 @@ async def play(lane: Lane, case: Case, calm: Run | None = None) -> Run:
         began = time.monotonic()
         try:
             evidence = await _story(stage, workload, case)
-        except AssertionError as error:
-            return Run(case, [f"I9: {error}"], time.monotonic() - began, stage.struck)
+        except (AssertionError, RuntimeError, TimeoutError) as error:
+            return Run(case, [f"I9: {error!r}"], time.monotonic() - began, stage.struck)
         seconds = time.monotonic() - began
         faults = breaches(evidence, (calm.evidence if calm else None) or evidence)
         struck = stage.struck or 0 < case.number <= len(stage.api.events)
