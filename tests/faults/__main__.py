@@ -46,8 +46,11 @@ async def _rest(lane: Lane, calm: dict[str, Run], queue: Iterable[Case]) -> list
 async def one(stack: devstack.Stack, case: Case) -> list[Run]:
     """One case, after the undisturbed run that it is compared with."""
     async with lanes(stack, 1) as [lane]:
+        say(f"{case.workload} undisturbed, then {case}")
         calm = await calm_run(lane, case.workload)
-        return [await play(lane, case, calm)]
+        run = await play(lane, case, calm)
+        tell(run)
+        return [run]
 
 
 def say(line: str) -> None:
@@ -83,20 +86,20 @@ def table(runs: Sequence[Run]) -> str:
 def main() -> int:
     """The exit status: 1 where anything was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("case", nargs="?", default="", help="such as success/crash/write-2")
+    words = "such as success/crash/write-2; success alone plays all cases of that workload"
+    parser.add_argument("case", nargs="?", default="", help=words)
     options = parser.parse_args()
+    workload = options.case.partition("/")[0]
+    if workload and workload not in WORKLOADS:
+        parser.error(f"there is no workload {workload}: it is one of {', '.join(WORKLOADS)}.")
+    try:
+        case = case_of(options.case) if "/" in options.case else None
+    except NoSuchCase as error:
+        parser.error(str(error))
     stack = devstack.up(os.environ.get("DEVSTACK_NAME", "faults"), say)
     try:
-        if "/" in options.case:
-            runs = asyncio.run(one(stack, case_of(options.case)))
-            for run in runs:
-                tell(run)
-        else:
-            names = [options.case] if options.case else list(WORKLOADS)
-            runs = asyncio.run(sweep(stack, names))
-    except NoSuchCase as error:
-        say(str(error))
-        return 2
+        names = [workload] if workload else list(WORKLOADS)
+        runs = asyncio.run(one(stack, case) if case else sweep(stack, names))
     except AssertionError as error:
         say(f"An undisturbed run is not as it should be: {error}")
         return 1

@@ -53,7 +53,9 @@ async def play(lane: Lane, case: Case, calm: Run | None = None) -> Run:
             return Run(case, [f"I9: {error!r}"], time.monotonic() - began, stage.struck)
         seconds = time.monotonic() - began
         faults = breaches(evidence, (calm.evidence if calm else None) or evidence)
-        struck = stage.struck or 0 < case.number <= len(stage.api.events)
+        struck = stage.struck or 0 < stage.api.lose <= len(stage.api.events)
+        if case.number and not struck:
+            faults.append("The point where it strikes was never reached.")
         return Run(
             case, faults, seconds, struck, evidence, len(stage.daemon.calls), len(stage.api.events)
         )

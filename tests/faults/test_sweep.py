@@ -49,7 +49,6 @@ async def test_whatever_happens_the_end_is_that_of_an_undisturbed_run(
     if case.workload not in calm:
         calm[case.workload] = await calm_run(lane, case.workload)
     run = await play(lane, case, calm[case.workload])
-    assert run.struck, "the undisturbed run has no such point"
     assert list(run.breaches) == []
 
 

@@ -1,4 +1,4 @@
-"""Operators in a twentieth of the time: forked from a process that has imported everything.
+"""Operators in a fifth of the time: forked from a process that has imported everything.
 
 `python -m tests.faults.zygote FD` is that process: it imports the operator, makes no loop, no
 thread and no gRPC object, and forks an operator for each line that it reads. Such an operator is a
