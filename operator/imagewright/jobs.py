@@ -29,6 +29,7 @@ from imagewright.domain.redact import redact
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Lease
 from imagewright.ports import Backend, Error, Failed, Keyring, Unavailable
+from imagewright.stall import STALL_SECONDS, Attendant
 
 log = structlog.get_logger("jobs")
 Clock = Callable[[], datetime]
@@ -58,10 +59,20 @@ class Work:
 
 
 class Jobs:
-    """The work of this process by uid. `ended` is called with a uid whose state has moved on."""
+    """The work of this process by uid. `ended` is called with a uid whose state has moved on.
 
-    def __init__(self, ended: Callable[[str], None], clock: Clock, metrics: Metrics) -> None:
+    Work may be silent for `stall_seconds` before its worker is asked whether it is there.
+    """
+
+    def __init__(
+        self,
+        ended: Callable[[str], None],
+        clock: Clock,
+        metrics: Metrics,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
         self._ended, self._clock, self._metrics = ended, clock, metrics
+        self._stall_seconds = stall_seconds
         self._works: dict[str, Work] = {}
         self._dying: set[asyncio.Task[None]] = set()
 
@@ -154,12 +165,21 @@ class Jobs:
 
     def _start(self, uid: str, work: Work, run: Coroutine[Any, Any, None]) -> None:
         self._works[uid] = work
-        work.task = asyncio.create_task(run, name=f"build {uid}")
+        work.task = asyncio.create_task(self._run(uid, work, run), name=f"build {uid}")
         # A task cancelled before its first step never runs its own finally: hence a callback.
-        work.task.add_done_callback(lambda _: self._over(work))
+        work.task.add_done_callback(lambda _: self._over(work, run))
         self._metrics.running.inc()
 
-    def _over(self, work: Work) -> None:
+    async def _run(self, uid: str, work: Work, run: Coroutine[Any, Any, None]) -> None:
+        try:
+            await run
+        except Exception as error:
+            # A fault of ours must end one build, with a trace for us, and no other.
+            log.exception("A build broke inside the operator", uid=uid)
+            self._end(uid, work, fault_of(error))
+
+    def _over(self, work: Work, run: Coroutine[Any, Any, None]) -> None:
+        run.close()
         self._metrics.running.dec()
         # A prepared build keeps its slot: it builds next.
         if work.lease is not None and not isinstance(work.state, Prepared):
@@ -187,8 +207,10 @@ class Jobs:
         return Lacking(error.reason, error.message, since, now + timedelta(seconds=pause))
 
     async def _prepare(self, uid: str, work: Work, keyring: Keyring, lease: Lease) -> None:
+        attendant = Attendant(lease.worker, self._stall_seconds)
         try:
-            work.plan = await lease.worker.backend.resolve(work.plan, keyring)
+            resolving = lease.worker.backend.resolve(work.plan, keyring)
+            work.plan = await attendant.attend(resolving)
         except Error as error:
             self._end(uid, work, broken_by(error, work.progress, keyring.masks()))
         else:
@@ -196,7 +218,13 @@ class Jobs:
             self._ended(uid)
 
     async def _build(self, uid: str, work: Work, call: tuple[str, Keyring], lease: Lease) -> None:
-        outcome = await attempt(lease.worker.backend, call, work.plan, work.progress)
+        attendant = Attendant(lease.worker, self._stall_seconds)
+        work.progress.listener = attendant.beat
+        building = attempt(lease.worker.backend, call, work.plan, work.progress)
+        try:
+            outcome = await attendant.attend(building)
+        except Unavailable as error:
+            outcome = broken_by(error, work.progress, call[1].masks())
         self._end(uid, work, outcome)
 
     def _end(self, uid: str, work: Work, outcome: Outcome) -> None:
@@ -206,7 +234,7 @@ class Jobs:
         self._ended(uid)
 
 
-LOST = frozenset({Reason.BUILDER_UNAVAILABLE, Reason.TLS_FAILED})
+LOST = frozenset({Reason.BUILDER_UNAVAILABLE, Reason.TLS_FAILED, Reason.STALLED})
 """Reasons that speak of the worker itself, not of what it asked elsewhere."""
 
 
@@ -223,11 +251,15 @@ async def attempt(
     except Error as error:
         return broken_by(error, progress, keyring.masks())
     except Exception as error:
-        # A fault of ours must end one build, with a trace for us, and no other.
         log.exception("A build broke inside the operator", ref=ref)
-        return Broken(Reason.BUILD_FAILED, f"The operator itself failed: {error!r}.")
+        return fault_of(error)
     cached, total = progress.cached_steps()
     return replace(built, cached_steps=cached, total_steps=total)
+
+
+def fault_of(error: Exception) -> Broken:
+    """A fault of ours as an outcome."""
+    return Broken(Reason.BUILD_FAILED, f"The operator itself failed: {error!r}.")
 
 
 def broken_by(error: Error, progress: Progress, masks: Iterable[str] = ()) -> Broken:
@@ -235,6 +267,9 @@ def broken_by(error: Error, progress: Progress, masks: Iterable[str] = ()) -> Br
     masks = tuple(masks)
     failed = error if isinstance(error, Failed) else None
     step = (failed.step if failed else "") or progress.failed_step()
+    if failed is None and not step:
+        # What ran when the wire broke has not failed, but it says how far it came.
+        step = progress.running_step()
     told = failed is not None and failed.exit_code is not None
     return Broken(
         reason=error.reason,

@@ -120,9 +120,10 @@ def _wired(
     def keyrings(namespace: str, plan: Plan) -> Keyring:
         return NamespaceKeyring(cluster, namespace, plan)
 
-    queue = WorkQueue(work)
+    queue = WorkQueue(work, failed=partial(count_failure, metrics, IMAGE_BUILD.name))
+    metrics.backing_off.labels(IMAGE_BUILD.name).set_function(lambda: queue.backing_off)
     store = Store(BUILDS, process.waking(queue))
-    jobs = Jobs(queue.add, clock, metrics)
+    jobs = Jobs(queue.add, clock, metrics, settings.stall_seconds)
     scheduler = Scheduler(pools, time.monotonic, metrics)
     world = World(cluster, store, jobs, scheduler, metrics, keyrings, clock, process.holder)
     reconciler = BuildReconciler(world, queue.add_in)
@@ -140,11 +141,18 @@ def _pruning(
     async def work(uid: str) -> None:
         await reconciler.reconcile(uid)
 
-    queue = WorkQueue(work, workers=4)
+    metrics = process.metrics
+    queue = WorkQueue(work, 4, partial(count_failure, metrics, BUILD_CACHE_PRUNE.name))
+    metrics.backing_off.labels(BUILD_CACHE_PRUNE.name).set_function(lambda: queue.backing_off)
     store = Store(PRUNES, process.waking(queue))
     prunes = Prunes(queue.add)
-    world = PruneWorld(cluster, store, prunes, caches, process.metrics, clock)
+    world = PruneWorld(cluster, store, prunes, caches, metrics, clock)
     reconciler = PruneReconciler(world, queue.add_in)
     resync = Resync(cluster, store, process.settings.resync_seconds)
     sink = Sink(store.idle, store.see, store.drop, resync.ask)
     return Pruning(queue, prunes, resync, reconciler, sink)
+
+
+def count_failure(metrics: Metrics, kind: str, error: Exception) -> None:
+    """Count a look that failed."""
+    metrics.failures.labels(kind, type(error).__name__).inc()

@@ -79,6 +79,18 @@ class Metrics:
         self.reconciles = Counter(
             "imagebuild_reconciles", "Looks at a build by result.", ["result"], registry=registry
         )
+        self.failures = Counter(
+            "imagebuild_reconcile_failures",
+            "Looks at an object that failed, by its kind and the error's type.",
+            ["kind", "error"],
+            registry=registry,
+        )
+        self.backing_off = Gauge(
+            "imagebuild_reconcile_backing_off",
+            "Objects at which the last look failed, outages left out; the next one comes later.",
+            ["kind"],
+            registry=registry,
+        )
         self.watch_restarts = Counter(
             "imagebuild_watch_restarts", "Times the watch was begun again.", registry=registry
         )

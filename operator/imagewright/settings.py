@@ -194,6 +194,8 @@ class Settings(BaseSettings):
     kubeconfig: str = ""
     drain_seconds: Annotated[float, Field(ge=0)] = 25
     resync_seconds: Annotated[float, Field(gt=0)] = 300
+    stall_seconds: Annotated[float, Field(gt=0)] = 120
+    """A build that says nothing for so long, on a worker that does not answer, begins again."""
     ops: OpsSettings = OpsSettings()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -51,6 +51,7 @@ lease:
   seconds: {{ .Values.leaseSeconds }}
 prunes: {{ .Values.prunes }}
 drainSeconds: {{ .Values.drainSeconds }}
+stallSeconds: {{ .Values.stallSeconds }}
 ops:
   host: "0.0.0.0"
   port: {{ .Values.ops.port }}

@@ -83,6 +83,18 @@ class Failure(Model):
     retryable: bool = Field(description="The same object may succeed when it is tried again.")
 
 
+class LastAttempt(Model):
+    """The last attempt that an outage ended."""
+
+    number: int = Field(description="Which attempt of the run, from 1.")
+    reason: str = Field(description="One of the documented reasons.")
+    message: str = Field(description="A sentence: what, where, what to do.")
+    step: str | None = Field(None, description="The step that ran then.")
+    log_tail: str | None = Field(
+        None, description="The last lines that the attempt printed, 1 KiB at most."
+    )
+
+
 class LastSuccess(Model):
     """The last run that succeeded."""
 
@@ -105,7 +117,7 @@ class ImageBuildStatus(Model):
     phase: Phase | None = Field(None, description="A summary for people; wait on conditions.")
     conditions: list[Condition] = Field(
         default=[],
-        description="Succeeded, Complete, Ready; Reconciling and Stalled while they are true.",
+        description="Succeeded, Complete, Ready; the others while they are true.",
         json_schema_extra=dict(list_type("map", "type")),
     )
     attempt: int | None = Field(None, description="Attempts begun in this run, from 1.")
@@ -128,5 +140,8 @@ class ImageBuildStatus(Model):
     failure: Failure | None = Field(None, description="Why it failed.")
     log_tail: str | None = Field(
         None, description="The last lines that the failed step printed, 4 KiB at most."
+    )
+    last_attempt: LastAttempt | None = Field(
+        None, description="The last attempt that an outage ended, until the run itself has ended."
     )
     last_success: LastSuccess | None = Field(None, description="The last run that succeeded.")

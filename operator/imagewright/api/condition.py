@@ -25,13 +25,14 @@ class Type(StrEnum):
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    OPERATOR_ERROR = "OperatorError"
 
 
 class Condition(Model):
     """One of metav1.Condition; lastTransitionTime moves only when the status flips."""
 
     type: Annotated[str, Field(max_length=64)] = Field(
-        description="Succeeded, Complete, Ready, Reconciling or Stalled."
+        description="Succeeded, Complete, Ready, Reconciling, Stalled or OperatorError."
     )
     status: Truth = Field(description="True, False or Unknown.")
     reason: Annotated[str, Field(min_length=1, max_length=64)] = Field(

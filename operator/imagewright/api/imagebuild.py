@@ -139,6 +139,10 @@ class ImageBuildSpec(Model):
     active_deadline_seconds: Annotated[int, Field(ge=1, le=604800)] = Field(
         3600, description="From the start of the first attempt; then the build is stopped."
     )
+    backoff_limit: Annotated[int, Field(ge=0, le=10)] = Field(
+        3,
+        description="How often it is tried again after an outage; what you must mend never is.",
+    )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315360000)] | None = Field(
         None, description="Seconds after its end at which the object is deleted; unset: kept."
     )

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     PUSH_UNAUTHORIZED = "PushUnauthorized"
     REGISTRY_UNAVAILABLE = "RegistryUnavailable"
     BUILDER_UNAVAILABLE = "BuilderUnavailable"
+    STALLED = "Stalled"
     FEATURE_UNSUPPORTED = "FeatureUnsupported"
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
@@ -38,6 +39,7 @@ class Reason(StrEnum):
     PRUNE_FAILED = "PruneFailed"
     NO_TARGET = "NoTarget"
     INVALID_SCHEDULE = "InvalidSchedule"
+    OPERATOR_ERROR = "OperatorError"
 
 
 MEANING: dict[Reason, str] = {
@@ -61,6 +63,7 @@ MEANING: dict[Reason, str] = {
     Reason.PUSH_UNAUTHORIZED: "The registry did not accept who we are.",
     Reason.REGISTRY_UNAVAILABLE: "The registry did not answer.",
     Reason.BUILDER_UNAVAILABLE: "The worker was lost while it was building, in every attempt.",
+    Reason.STALLED: "Build and worker fell silent, and the worker did not answer when asked.",
     Reason.FEATURE_UNSUPPORTED: "The builder or worker cannot do what a field asks for.",
     Reason.OUT_OF_MEMORY: "A step was killed for want of memory (exit code 137).",
     Reason.DISK_FULL: "The worker's disk is full.",
@@ -73,4 +76,5 @@ MEANING: dict[Reason, str] = {
     Reason.PRUNE_FAILED: "A cache could not be pruned: see status.targets.",
     Reason.NO_TARGET: "spec.pools, spec.workers and spec.include leave no cache to prune.",
     Reason.INVALID_SCHEDULE: "spec.schedule or spec.timeZone cannot be used as written.",
+    Reason.OPERATOR_ERROR: "The operator itself failed at the object: it tries again, ever later.",
 }

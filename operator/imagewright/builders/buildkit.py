@@ -21,7 +21,10 @@ from imagewright.failure.buildkit import translate
 from imagewright.ports import Keyring, Rejected, Report
 
 FOLLOW_SECONDS = 5
-"""How long the end of the Status stream is waited for once the build is over."""
+"""How long the end of the Status stream is waited for once the build is over.
+
+A daemon that never ends it keeps no slot: the answer to the Solve is what counts.
+"""
 OLDEST_WITH_POLICIES = (0, 11)
 BEYOND_ENGINES: dict[str, Callable[[Plan], bool]] = {
     "spec.squash": lambda plan: plan.squash,
@@ -104,9 +107,11 @@ class BuildKitBuilder:
         finally:
             # The tail of the log comes after the answer; a cancelled build does not wait for it.
             task = asyncio.current_task()
-            if task is not None and not task.cancelling():
-                await asyncio.wait([following], timeout=FOLLOW_SECONDS)
-            following.cancel()
+            try:
+                if task is not None and not task.cancelling():
+                    await asyncio.wait([following], timeout=FOLLOW_SECONDS)
+            finally:
+                following.cancel()
 
     async def _follow(self, ref: str, report: Report) -> None:
         # Whatever breaks the stream breaks the Solve too, and that one is heard.

@@ -3,13 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
+from imagewright.api.buildcacheprune import BuildCachePruneStatus
+from imagewright.api.buildstatus import FINAL, ImageBuildStatus
 from imagewright.api.condition import Condition, Truth, Type
 from imagewright.api.reason import Reason
 from imagewright.domain.redact import clip
 
 CONDITION_BYTES = 320
 """Of a condition's message: four of these leave room for the rest of a status of 8 kB."""
+SHORT_BYTES = 208
+"""Of the other conditions' messages where there is a fault to tell of."""
+StatusT = TypeVar("StatusT", ImageBuildStatus, BuildCachePruneStatus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,32 @@ def conditions(
         )
         for kind, truth in held.items()
     ]
+
+
+def with_fault(before: Sequence[Condition], message: str, told: Told) -> list[Condition]:
+    """The conditions as they stand, in short, and one that says that the operator failed at it."""
+    held = {Type.OPERATOR_ERROR: Truth.TRUE}
+    kept = [
+        one.model_copy(update={"message": clip(one.message, SHORT_BYTES)})
+        for one in faultless(before)
+    ]
+    return [*kept, *conditions(held, Reason.OPERATOR_ERROR, message, told)]
+
+
+def faultless(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions without the one that says that the operator failed at the object."""
+    return [one for one in conditions if one.type != Type.OPERATOR_ERROR]
+
+
+def keeping_fault(status: StatusT, before: StatusT, generation: int) -> StatusT:
+    """The status with the fault that was told before; without it where it tells of an end.
+
+    Only a whole look shows that a fault is over: what is written on the way does not say so.
+    """
+    held = faultless(status.conditions)
+    if status.phase not in FINAL or status.observed_generation != generation:
+        held += [one for one in before.conditions if one.type == Type.OPERATOR_ERROR]
+    return status if held == status.conditions else status.model_copy(update={"conditions": held})
 
 
 def _since(old: Condition | None, truth: Truth, now: datetime) -> datetime:

@@ -48,8 +48,6 @@ from imagewright.domain.plan import Git, Http, Oci
 from imagewright.domain.reference import InvalidReference, parse_all
 from imagewright.domain.support import unsupported
 
-BACKOFF_LIMIT = 3
-"""Attempts after the first that an outage is given."""
 PATIENCE = timedelta(seconds=2)
 """How long a source may take to be resolved before the status says so."""
 PROGRESS_EVERY = timedelta(seconds=10)
@@ -150,11 +148,21 @@ def job_ended(facts: Facts) -> Decision | None:
     outcome = facts.state.outcome
     if isinstance(outcome, Built) or not outcome.retryable:
         return Finish(outcome)
-    attempts = facts.existing.status.attempt or 0
-    if attempts > BACKOFF_LIMIT:
-        tried = f"{outcome.message} It was tried {attempts} times."
-        return Finish(replace(outcome, message=tried))
-    return Retry(outcome, facts.now + rest_after(attempts))
+    spec, tried = facts.existing.spec, facts.tried
+    if tried > spec.backoff_limit:
+        times = f"{tried} times" if tried > 1 else "once"
+        told = f"It was tried {times} (spec.backoffLimit: {spec.backoff_limit})."
+        return Finish(replace(outcome, message=f"{outcome.message} {told}"))
+    until, due = facts.now + rest_after(tried, facts.chance), deadline(facts)
+    if due is None or until < due:
+        return Retry(outcome, until)
+    return Stop(
+        Phase.FAILED,
+        Reason.DEADLINE_EXCEEDED,
+        f"No time is left for attempt {tried + 1}: it would begin after "
+        f"{spec.active_deadline_seconds} s (spec.activeDeadlineSeconds) had passed. "
+        f"Attempt {tried}: {outcome.message}",
+    )
 
 
 def running(facts: Facts) -> Decision | None:
@@ -298,9 +306,13 @@ def expiry(facts: Facts) -> datetime | None:
     return ended + timedelta(seconds=ttl)
 
 
-def rest_after(attempts: int) -> timedelta:
-    """The pause after so many attempts: 1 s, doubled each time, half a minute at most."""
-    return min(timedelta(seconds=2 ** max(0, attempts - 1)), LONGEST_REST)
+def rest_after(attempts: int, chance: float) -> timedelta:
+    """The pause after so many attempts: `chance` of 1 s, doubled each time, 30 s at most.
+
+    With a chance uniform in 0 to 1 this is what "Exponential Backoff and Jitter" of the AWS
+    Architecture Blog (2015) calls full jitter: those who broke together come back apart.
+    """
+    return min(timedelta(seconds=2 ** (attempts - 1)), LONGEST_REST) * chance
 
 
 def progress_due(facts: Facts, decision: Keep) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import Enum
 from functools import cached_property
 
+from imagewright.api.buildstatus import Phase
 from imagewright.api.imagebuild import ImageBuild
 from imagewright.api.reason import Reason
 from imagewright.domain.outcome import Outcome
@@ -137,6 +138,8 @@ class Facts:
     turn: Turn | None = None
     uid: str = ""
     closing: Closing = Closing.OPEN
+    chance: float = 1.0
+    """Drawn anew for each look, uniform in 0 to 1: so much of a pause is kept."""
 
     @cached_property
     def inputs(self) -> str:
@@ -169,6 +172,12 @@ class Facts:
     def attempt(self) -> int:
         """The number of the next attempt, from 1."""
         return (self.existing.status.attempt or 0) + 1 if self.same_inputs else 1
+
+    @property
+    def tried(self) -> int:
+        """Attempts that have ended once the job has, one that broke before its claim included."""
+        claimed = self.same_inputs and self.existing.status.phase is Phase.RUNNING
+        return self.attempt - 1 if claimed else self.attempt
 
     @property
     def started(self) -> datetime | None:

@@ -26,7 +26,14 @@ from imagewright.domain.quantity import bytes_of
 from imagewright.domain.reference import parse
 
 OPERATIONAL = frozenset(
-    {"cancel", "suspend", "priority", "activeDeadlineSeconds", "ttlSecondsAfterFinished"}
+    {
+        "cancel",
+        "suspend",
+        "priority",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+    }
 )
 """Fields that decide when and whether, not what: a change of them starts no new run."""
 

@@ -112,6 +112,15 @@ class Progress:
         own = [step for step in failed if "context canceled" not in step.error]
         return (own or failed or [Step("", "")])[0].id
 
+    def running_step(self) -> str:
+        """The id of the step that began last of those that run; empty where none does."""
+        running = [
+            step
+            for step in self.steps.values()
+            if step.running and not step.name.startswith(INTERNAL)
+        ]
+        return max(running, key=lambda step: step.started or 0.0).id if running else ""
+
     def log_tail(self, step: str = "", secrets: Iterable[str] = ()) -> str:
         """The last lines of `step`, or of the step that spoke last: 3 KiB of clean text."""
         raw = self._tails.get(step) or next(reversed(self._tails.values()), None)

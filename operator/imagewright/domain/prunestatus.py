@@ -9,7 +9,7 @@ from imagewright.api.buildcacheprune import BuildCachePruneStatus, TargetReport
 from imagewright.api.buildstatus import Phase
 from imagewright.api.condition import Condition, Truth, Type
 from imagewright.api.reason import Reason
-from imagewright.domain.conditions import Told, conditions
+from imagewright.domain.conditions import Told, conditions, keeping_fault
 from imagewright.domain.decision import Stop
 from imagewright.domain.prune import Swept
 from imagewright.domain.prunedecide import Await, Begin, Decision, Finish
@@ -28,6 +28,11 @@ STALLING = frozenset({Reason.FEATURE_UNSUPPORTED, Reason.NO_TARGET, Reason.INVAL
 
 def summarize(facts: PruneFacts, decision: Decision) -> BuildCachePruneStatus:
     """What is true once `decision` is carried out; the old status where nothing has changed."""
+    status = _summary(facts, decision)
+    return keeping_fault(status, facts.existing.status, facts.existing.metadata.generation)
+
+
+def _summary(facts: PruneFacts, decision: Decision) -> BuildCachePruneStatus:
     match decision:
         case Begin():
             return _begun(facts, decision)

@@ -7,6 +7,7 @@ from imagewright.api.buildstatus import (
     Claim,
     Failure,
     ImageBuildStatus,
+    LastAttempt,
     LastSuccess,
     Phase,
     ProgressReport,
@@ -16,17 +17,19 @@ from imagewright.api.buildstatus import (
 )
 from imagewright.api.condition import Condition, Truth, Type
 from imagewright.api.reason import Reason
-from imagewright.domain.conditions import Told, conditions
+from imagewright.domain.conditions import Told, conditions, keeping_fault
 from imagewright.domain.decide import PROGRESS_EVERY
 from imagewright.domain.decision import Begin, Decision, Finish, Keep, Leave, Retry, Stop, Wait
-from imagewright.domain.facts import Facts
+from imagewright.domain.facts import Ended, Facts
 from imagewright.domain.outcome import Broken, Built, Outcome
 from imagewright.domain.progress import shown
-from imagewright.domain.redact import clip, printable, redact
+from imagewright.domain.redact import clip, printable, redact, tail
 from imagewright.domain.reference import parse_all
 
 MESSAGE_BYTES = 1024
 """Of a failure's message."""
+ATTEMPT_MESSAGE_BYTES, ATTEMPT_LOG_BYTES = 512, 1024
+"""Of what is kept of an attempt before this one."""
 STALLING = frozenset(
     {
         Reason.BUILD_FAILED,
@@ -47,6 +50,11 @@ STALLING = frozenset(
 
 def summarize(facts: Facts, decision: Decision) -> ImageBuildStatus:
     """What is true once `decision` is carried out; the old status where nothing has changed."""
+    status = _summary(facts, decision)
+    return keeping_fault(status, facts.existing.status, facts.existing.metadata.generation)
+
+
+def _summary(facts: Facts, decision: Decision) -> ImageBuildStatus:
     match decision:
         case Begin():
             return _begun(facts, decision)
@@ -55,7 +63,7 @@ def summarize(facts: Facts, decision: Decision) -> ImageBuildStatus:
         case Finish():
             return _finished(facts, decision.outcome)
         case Retry():
-            return _paused(facts, Phase.PENDING, Reason.RETRYING, _retry_message(decision))
+            return _retrying(facts, decision)
         case Wait():
             return _waiting(facts, decision)
         case Stop():
@@ -78,6 +86,7 @@ def _begun(facts: Facts, decision: Begin) -> ImageBuildStatus:
         claim=Claim(holder=facts.holder, worker=decision.worker, ref=ref_of(facts)),
         start_time=facts.started or facts.now,
         source=ResolvedSource(revision=decision.revision) if decision.revision else None,
+        last_attempt=_last_attempt(facts),
     )
 
 
@@ -156,11 +165,38 @@ def _failed(facts: Facts, broken: Broken) -> ImageBuildStatus:
 
 def _stopped(facts: Facts, decision: Stop) -> ImageBuildStatus:
     if decision.phase is Phase.FAILED:
-        return _failed(facts, Broken(decision.reason, decision.message))
+        failed = _failed(facts, Broken(decision.reason, decision.message))
+        return failed.model_copy(update={"last_attempt": _last_attempt(facts)})
     if decision.phase is Phase.CANCELLED:
         conditions = _conditions(facts, Truth.FALSE, decision.reason, _clean(decision.message))
-        return _ended(facts, Phase.CANCELLED, conditions)
+        last = _last_attempt(facts)
+        return _ended(facts, Phase.CANCELLED, conditions, last_attempt=last)
     return _paused(facts, decision.phase, decision.reason, decision.message)
+
+
+def _retrying(facts: Facts, retry: Retry) -> ImageBuildStatus:
+    """An attempt that broke before its claim counts too, and the run's time begins with it."""
+    message = (
+        f"The next attempt begins at {retry.until:%Y-%m-%dT%H:%M:%SZ}. "
+        f"Attempt {facts.tried}: {retry.broken.message}"
+    )
+    paused = _paused(facts, Phase.PENDING, Reason.RETRYING, message)
+    began = facts.started or facts.now
+    return paused.model_copy(update={"attempt": facts.tried, "start_time": began})
+
+
+def _last_attempt(facts: Facts) -> LastAttempt | None:
+    """The last attempt of this run that an outage ended: the one now, or the one told before."""
+    ended = facts.state.outcome if isinstance(facts.state, Ended) else None
+    if not isinstance(ended, Broken) or not ended.retryable:
+        return facts.existing.status.last_attempt if facts.same_inputs else None
+    return LastAttempt(
+        number=facts.tried,
+        reason=ended.reason,
+        message=clip(redact(printable(ended.message)), ATTEMPT_MESSAGE_BYTES),
+        step=shown(ended.step) or None,
+        log_tail=tail(ended.log_tail, ATTEMPT_LOG_BYTES) or None,
+    )
 
 
 def _waiting(facts: Facts, wait: Wait) -> ImageBuildStatus:
@@ -181,6 +217,7 @@ def _paused(facts: Facts, phase: Phase, reason: Reason, message: str) -> ImageBu
         start_time=None if suspended else facts.started,
         attempt=facts.existing.status.attempt if facts.same_inputs else None,
         source=facts.existing.status.source if facts.same_inputs else None,
+        last_attempt=_last_attempt(facts),
     )
 
 
@@ -252,10 +289,6 @@ def _success_message(built: Built) -> str:
         names = ", ".join(f"{one.name}:{one.tag}" for one in built.pushed)
         return clip(f"Built and pushed as {names}.", MESSAGE_BYTES)
     return "Built. Nothing was pushed, because spec.images names nothing."
-
-
-def _retry_message(decision: Retry) -> str:
-    return f"{decision.broken.message} Another attempt begins by itself."
 
 
 def _clean(message: str) -> str:

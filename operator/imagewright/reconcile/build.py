@@ -1,5 +1,6 @@
 """One look at one ImageBuild: gather the facts, decide, act, report."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +27,7 @@ from imagewright.domain.decision import (
     Stop,
     Wait,
 )
-from imagewright.domain.facts import Closing, Entered, Facts, Waiting
+from imagewright.domain.facts import Closing, Entered, Facts, Granted, Waiting
 from imagewright.domain.patch import merge_patch
 from imagewright.domain.plan import Plan
 from imagewright.domain.planning import ticket_of
@@ -35,6 +36,7 @@ from imagewright.jobs import Jobs, Task
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Entry
 from imagewright.ports import Cluster, Conflict, Keyring
+from imagewright.reconcile.fault import Faults
 from imagewright.reconcile.store import Store
 from imagewright.reconcile.writer import Writer
 from imagewright.scheduler import Scheduler
@@ -54,6 +56,7 @@ class World:
     keyrings: Callable[[str, Plan], Keyring]
     clock: Callable[[], datetime]
     holder: str
+    chance: Callable[[], float] = random.random
 
 
 class BuildReconciler:
@@ -62,17 +65,28 @@ class BuildReconciler:
     def __init__(self, world: World, look_in: Callable[[str, float], None]) -> None:
         self._world, self._look_in = world, look_in
         self._writer = Writer(world.cluster, world.store, world.metrics)
+        self._faults = Faults(self._writer, world.store, world.clock)
         self.closing = Closing.OPEN
 
     async def reconcile(self, uid: str) -> None:
         """Look, decide, act, report; again at once where the look must be renewed."""
         try:
-            while await self._pass(uid):
-                continue
+            async with self._faults.told(uid):
+                await self._passes(uid)
         except Conflict:
             if await self._writer.renew(uid):
                 self._look_in(uid, 0.0)
         self._world.metrics.reconciles.labels("done").inc()
+
+    async def _passes(self, uid: str) -> None:
+        try:
+            while await self._pass(uid):
+                continue
+        except Exception:
+            # What was granted and not taken would be lost to the others until it works again.
+            if isinstance(self._world.scheduler.turn(uid), Granted):
+                self._world.scheduler.leave(uid)
+            raise
 
     async def _pass(self, uid: str) -> bool:
         """One pass; True where it changed what there is to see and the next must follow."""
@@ -102,6 +116,7 @@ class BuildReconciler:
             turn=world.scheduler.turn(uid),
             uid=uid,
             closing=self.closing,
+            chance=world.chance(),
         )
 
     def _act(self, facts: Facts, decision: Decision) -> None:
@@ -136,12 +151,12 @@ class BuildReconciler:
         lease = jobs.lease_of(uid) or self._world.scheduler.take(uid)
         try:
             await self._report(facts, decision)
+            task = self._task(facts, known.at(decision.revision))
+            jobs.begin(uid, task, ref_of(facts), lease)
         except BaseException:
             jobs.cancel(uid)
             lease.release()
             raise
-        task = self._task(facts, known.at(decision.revision))
-        jobs.begin(uid, task, ref_of(facts), lease)
         log.info("Build began", **_named(facts.existing), worker=decision.worker)
 
     def _enter(self, facts: Facts) -> None:

@@ -23,6 +23,7 @@ from imagewright.domain.prunestatus import summarize
 from imagewright.metrics import Metrics
 from imagewright.ports import Cache, Cluster, Conflict
 from imagewright.prunes import Prunes
+from imagewright.reconcile.fault import Faults
 from imagewright.reconcile.store import Store
 from imagewright.reconcile.writer import Writer
 from imagewright.reconcile.zones import Zones
@@ -50,14 +51,16 @@ class PruneReconciler:
     def __init__(self, world: PruneWorld, look_in: Callable[[str, float], None]) -> None:
         self._world, self._look_in = world, look_in
         self._writer = Writer(world.cluster, world.store, world.metrics)
+        self._faults = Faults(self._writer, world.store, world.clock)
         self._zones = Zones()
         self.closing = Closing.OPEN
 
     async def reconcile(self, uid: str) -> None:
         """Look, decide, act, report; again at once where the look must be renewed."""
         try:
-            while await self._pass(uid):
-                continue
+            async with self._faults.told(uid):
+                while await self._pass(uid):
+                    continue
         except Conflict:
             if await self._writer.renew(uid):
                 self._look_in(uid, 0.0)

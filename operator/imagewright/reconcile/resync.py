@@ -5,7 +5,7 @@ from typing import Generic
 
 import structlog
 
-from imagewright.ports import Cluster, Error
+from imagewright.ports import Body, Cluster, Error
 from imagewright.reconcile.store import ObjectT, Store
 
 log = structlog.get_logger("resync")
@@ -45,13 +45,20 @@ class Resync(Generic[ObjectT]):
                 pause = max(AGAIN_SECONDS, getattr(error, "after", 0.0))
                 asyncio.get_running_loop().call_later(pause, self._asked.set)
 
+    def _see(self, body: Body) -> None:
+        try:
+            self._store.see(body)
+        except Exception:
+            # One odd object must neither hide the others nor end the process.
+            log.exception("A listed object was not taken in", uid=body["metadata"]["uid"])
+
     async def once(self) -> None:
         """See every object there is; what was known before the list and is not in it is gone."""
         known = self._store.uids()
         seen: set[str] = set()
         async for body in self._cluster.list_objects():
             seen.add(body["metadata"]["uid"])
-            self._store.see(body)
+            self._see(body)
         for uid in known - seen:
             log.info("An object vanished unseen", uid=uid)
             self._store.drop(uid)

@@ -9,17 +9,44 @@ import structlog
 from pydantic import ValidationError
 
 from imagewright.api.buildcacheprune import BuildCachePrune
-from imagewright.api.buildstatus import FINAL
+from imagewright.api.buildstatus import FINAL, Phase
+from imagewright.api.condition import Condition
 from imagewright.api.imagebuild import ImageBuild, Metadata
 from imagewright.ports import Body
 
 log = structlog.get_logger("store")
 REMEMBERED = 4096
 """Objects that are over and whose last version is remembered, to know a late event of theirs."""
+TOLD = 4
+"""Faults of an object that is not understood, as many as are told."""
+
+
+class Status(Protocol):
+    """What is said of an object, as far as it is read here."""
+
+    @property
+    def observed_generation(self) -> int:
+        """The generation that it speaks of."""
+        ...
+
+    @property
+    def phase(self) -> Phase | None:
+        """A summary."""
+        ...
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Its conditions."""
+        ...
 
 
 class Object(Protocol):
     """One object of a kind."""
+
+    @property
+    def status(self) -> Status:
+        """Its status."""
+        ...
 
     @property
     def metadata(self) -> Metadata:
@@ -38,6 +65,14 @@ class Kind(Generic[ObjectT]):
     settled: Callable[[Body], bool]
 
 
+class Misread(Exception):
+    """An object that is not understood. The text says why, without what stands in the object."""
+
+    def __init__(self, message: str, metadata: Metadata, conditions: list[Condition]) -> None:
+        super().__init__(message)
+        self.metadata, self.conditions = metadata, conditions
+
+
 class Store(Generic[ObjectT]):
     """Objects by uid. An older version never replaces a newer one, whichever came last."""
 
@@ -45,14 +80,20 @@ class Store(Generic[ObjectT]):
         self._kind, self._wake = kind, wake
         self._objects: dict[str, ObjectT] = {}
         self._over: dict[str, int] = {}
+        self._misread: dict[str, Misread] = {}
 
     def get(self, uid: str) -> ObjectT | None:
         """The object, where it exists and is not over for good."""
         return self._objects.get(uid)
 
     def uids(self) -> frozenset[str]:
-        """All that are known."""
-        return frozenset(self._objects)
+        """All that are known, understood or not."""
+        return frozenset(self._objects) | frozenset(self._misread)
+
+    def must_be_understood(self, uid: str) -> None:
+        """Raises Misread where there is such an object, and it is not."""
+        if misread := self._misread.get(uid):
+            raise misread.with_traceback(None)
 
     def wake_all(self) -> None:
         """Wake who looks after each that is known."""
@@ -61,7 +102,9 @@ class Store(Generic[ObjectT]):
 
     def idle(self, body: Body) -> bool:
         """Whether nothing would come of seeing this: over, and not known. For any thread."""
-        return body["metadata"]["uid"] not in self._objects and self._kind.settled(body)
+        uid = body["metadata"]["uid"]
+        known = uid in self._objects or uid in self._misread
+        return not known and self._kind.settled(body)
 
     def see(self, body: Body) -> bool:
         """Take in a version of an object, and wake who looks after it. True where it was news."""
@@ -80,19 +123,26 @@ class Store(Generic[ObjectT]):
             return False
         if self._kind.settled(body):
             self._objects.pop(uid, None)
+            self._misread.pop(uid, None)
             self._remember(uid, version(body))
             return known is not None
         try:
             self._objects[uid] = self._kind.parse(body)
         except ValidationError as error:
-            # The API server checks by the same rules, so the CRD is of another version than we
-            # are.
-            log.warning("An object is not understood", uid=uid, fault=str(error))
-            # What was known of it is no longer true: whatever runs for that must end.
-            if self._objects.pop(uid, None) is not None:
-                self._wake(uid)
+            self._misunderstand(body, error)
             return False
+        self._misread.pop(uid, None)
         return True
+
+    def _misunderstand(self, body: Body, error: ValidationError) -> None:
+        # The API server checks by the same rules, so the CRD is of another version than we are.
+        uid, fault = body["metadata"]["uid"], misread_by(body, error)
+        known = uid in self._misread
+        self._misread[uid] = fault
+        # What was known of it is no longer true: whatever runs for that must end.
+        if self._objects.pop(uid, None) is not None or not known:
+            log.warning("An object is not understood", uid=uid, fault=str(fault))
+            self._wake(uid)
 
     def _remember(self, uid: str, seen: int) -> None:
         self._over[uid] = seen
@@ -102,8 +152,21 @@ class Store(Generic[ObjectT]):
     def drop(self, uid: str) -> None:
         """The object is gone; a uid never comes back, whatever late answer still names it."""
         self._objects.pop(uid, None)
+        self._misread.pop(uid, None)
         self._remember(uid, sys.maxsize)
         self._wake(uid)
+
+
+def misread_by(body: Body, error: ValidationError) -> Misread:
+    """What is wrong with the object, and as much of it as can be read."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    told = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:TOLD]]
+    found = (body.get("status") or {}).get("conditions") or []
+    try:
+        held = [Condition.model_validate(one) for one in found]
+    except ValidationError:
+        held = []
+    return Misread("; ".join(told), Metadata.model_validate(body["metadata"]), held)
 
 
 def settled(body: Body) -> bool:

@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from imagewright.ports import Unavailable
+from imagewright.ports import Error, Unavailable
 from imagewright.reconcile.outage import Outage
 
 log = structlog.get_logger("workqueue")
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds after a key's first failure in a row, and at most."""
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_FAULT_PAUSE = 0.1, 5.0, 60.0
+"""Seconds after a key's first failure in a row; at most; at most where the fault is our own.
+
+An outage ends some time, and then all that waited for it should go on soon. A fault of ours at one
+object stays until somebody mends it, and each look costs.
+"""
 
 
 class WorkQueue:
@@ -19,12 +23,19 @@ class WorkQueue:
 
     A key that is added while it is worked on is worked on once more afterwards. A key whose work
     raises comes again by itself, later each time, jittered; the others do not notice. Of those
-    that met an Unavailable, the first that gets through brings the others with it.
+    that met an Unavailable, the first that gets through brings the others with it. `failed` is
+    called with the error.
     """
 
-    def __init__(self, work: Callable[[str], Awaitable[None]], workers: int = 16) -> None:
+    def __init__(
+        self,
+        work: Callable[[str], Awaitable[None]],
+        workers: int = 16,
+        failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         self._work = work
         self._workers = workers
+        self._failed = failed
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._busy: set[str] = set()
@@ -36,6 +47,11 @@ class WorkQueue:
 
     def __len__(self) -> int:
         return len(self._queued) + len(self._busy)
+
+    @property
+    def backing_off(self) -> int:
+        """Keys whose last work failed, and not because nobody answered."""
+        return len(self._failures)
 
     def add(self, key: str) -> None:
         """Work on `key` as soon as may be."""
@@ -84,11 +100,14 @@ class WorkQueue:
             try:
                 await self._work(key)
             except Unavailable as error:
-                self.add_in(key, self._outage.failed(key, error))
-            except Exception:
-                pause = self._pause_after_failure(key)
+                self._failed(error)
+                self._rest(key, self._outage.failed(key, error))
+            except Exception as error:
+                self._failed(error)
+                longest = LONGEST_PAUSE if isinstance(error, Error) else LONGEST_FAULT_PAUSE
+                pause = self._pause_after_failure(key, longest)
                 log.exception("A look at a build failed", key=key, again_in=round(pause, 2))
-                self.add_in(key, pause)
+                self._rest(key, pause)
             else:
                 self._failures.pop(key, None)
                 self._outage.passed(key)
@@ -100,7 +119,13 @@ class WorkQueue:
             if not len(self):
                 self._rested.set()
 
-    def _pause_after_failure(self, key: str) -> float:
+    def _rest(self, key: str, seconds: float) -> None:
+        # What it was woken for meanwhile may be its own doing, such as a turn that it asked for
+        # and could not take: it waits as well.
+        self._again.discard(key)
+        self.add_in(key, seconds)
+
+    def _pause_after_failure(self, key: str, longest: float) -> float:
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        pause = min(FIRST_PAUSE * 2.0 ** min(count - 1, 16), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2.0 ** min(count - 1, 16), longest)
         return pause * random.uniform(0.5, 1.5)  # noqa: S311  # spreads load, nothing secret

@@ -219,6 +219,8 @@ ELSE = {
     "a file that is too large": (files("a", text="x" * (INLINE_BYTES + 1)), "at most 262144"),
     "an empty Dockerfile": ({"dockerfileInline": ""}, "at least 1 character"),
     "no time at all": ({"activeDeadlineSeconds": 0}, "greater than or equal to 1"),
+    "fewer retries than none": ({"backoffLimit": -1}, "greater than or equal to 0"),
+    "more retries than ten": ({"backoffLimit": 11}, "less than or equal to 10"),
     "a time before the end": ({"ttlSecondsAfterFinished": -1}, "greater than or equal to 0"),
     "a privileged step": ({"network": "bridge"}, "Input should be 'default', 'none' or 'host'"),
     "an unknown field": ({"privileged": True}, "Extra inputs are not permitted"),

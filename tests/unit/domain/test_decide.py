@@ -51,7 +51,12 @@ RUNNING = {"phase": "Running", "attempt": 1, "startTime": NOW.isoformat()}
 DONE = {"phase": "Succeeded", "completionTime": NOW.isoformat()}
 WORKING = Running(10, "RUN x", NOW)
 TURN = Granted("w")
-OUTAGE = Broken(Reason.BUILDER_UNAVAILABLE, "The worker was lost.", retryable=True)
+LOST = "The worker was lost."
+OUTAGE = Broken(Reason.BUILDER_UNAVAILABLE, LOST, retryable=True)
+NO_TIME = (
+    "No time is left for attempt 4: it would begin after 4 s (spec.activeDeadlineSeconds) had "
+    "passed. Attempt 3: The worker was lost."
+)
 FAILED = Broken(Reason.BUILD_FAILED, "exit code: 1")
 BUILT = Built("sha256:a", "sha256:b")
 COMMIT = "c" * 40
@@ -139,7 +144,45 @@ TABLE: dict[str, tuple[Facts, object]] = {
     ),
     "an outage in the last attempt: it has failed": (
         some_facts(a_build(status={**RUNNING, "attempt": 4}), Ended(OUTAGE)),
-        Finish(replace(OUTAGE, message="The worker was lost. It was tried 4 times.")),
+        Finish(replace(OUTAGE, message=f"{LOST} It was tried 4 times (spec.backoffLimit: 3).")),
+    ),
+    "an outage, and by chance half of the pause: so be it": (
+        some_facts(a_build(status={**RUNNING, "attempt": 3}), Ended(OUTAGE), chance=0.5),
+        Retry(OUTAGE, NOW + timedelta(seconds=2)),
+    ),
+    "an outage, and no retry is wanted: it has failed": (
+        some_facts(a_build({"backoffLimit": 0}, RUNNING), Ended(OUTAGE)),
+        Finish(replace(OUTAGE, message=f"{LOST} It was tried once (spec.backoffLimit: 0).")),
+    ),
+    "an outage in the fourth attempt, and ten retries are wanted: another attempt": (
+        some_facts(a_build({"backoffLimit": 10}, {**RUNNING, "attempt": 4}), Ended(OUTAGE)),
+        Retry(OUTAGE, NOW + timedelta(seconds=8)),
+    ),
+    "an outage in a third attempt that was never claimed: it counts": (
+        some_facts(a_build(GIT, {"phase": "Pending", "attempt": 2}), Ended(OUTAGE)),
+        Retry(OUTAGE, NOW + timedelta(seconds=4)),
+    ),
+    "an outage in the first attempt at new inputs: the old ones do not count": (
+        some_facts(
+            a_build(GIT, {**RUNNING, "attempt": 4, "inputsDigest": "sha256:old"}), Ended(OUTAGE)
+        ),
+        Retry(OUTAGE, NOW + timedelta(seconds=1)),
+    ),
+    "an outage, and the pause would pass the deadline: there is no time": (
+        some_facts(
+            a_build({"activeDeadlineSeconds": 4}, {**RUNNING, "attempt": 3}), Ended(OUTAGE)
+        ),
+        Stop(Phase.FAILED, Reason.DEADLINE_EXCEEDED, NO_TIME),
+    ),
+    "an outage, and the pause ends just before the deadline: another attempt": (
+        some_facts(
+            a_build({"activeDeadlineSeconds": 5}, {**RUNNING, "attempt": 3}), Ended(OUTAGE)
+        ),
+        Retry(OUTAGE, NOW + timedelta(seconds=4)),
+    ),
+    "an outage that ends it in any case, after the deadline: the outage is told": (
+        some_facts(a_build({"backoffLimit": 0}, RUNNING), Ended(OUTAGE), now=LATER),
+        Finish,
     ),
     "resting: nothing yet": (some_facts(a_build(status=RUNNING), Resting(LATER)), Leave),
     "rested: it asks for a turn": (some_facts(a_build(status=RUNNING), Resting(NOW)), Enter),
@@ -410,6 +453,7 @@ specs = st.fixed_dictionaries(
         "cancel": st.booleans(),
         "suspend": st.booleans(),
         "activeDeadlineSeconds": st.integers(1, 7200),
+        "backoffLimit": st.integers(0, 10),
         "ttlSecondsAfterFinished": st.integers(0, 7200),
     },
 )
@@ -454,11 +498,16 @@ def test_a_build_that_ended_well_is_told_as_such_or_asked_for_no_more(facts: Fac
 
 @pytest.mark.parametrize(
     ("attempts", "seconds"),
-    [(0, 1), (1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (20, 30)],
+    [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (20, 30)],
     ids=str,
 )
 def test_the_pause_doubles_up_to_half_a_minute(attempts: int, seconds: int) -> None:
-    assert rest_after(attempts) == timedelta(seconds=seconds)
+    longest = timedelta(seconds=seconds)
+    assert [rest_after(attempts, chance) for chance in (0, 0.25, 1)] == [
+        timedelta(0),
+        longest / 4,
+        longest,
+    ]
 
 
 LOOKS: dict[str, tuple[Facts, timedelta | None]] = {

@@ -56,6 +56,7 @@ CHANGES: dict[str, Any] = {
     "attestations": {"provenance": "min"},
     "output": {"compression": "zstd", "sourceDateEpoch": 0},
     "activeDeadlineSeconds": 5,
+    "backoffLimit": 5,
     "ttlSecondsAfterFinished": 5,
     "priority": 5,
     "suspend": True,

@@ -1,16 +1,29 @@
 """What a status says for each decision, as tools read it."""
 
 import json
+from typing import Any
 
 import pytest
 
 from imagewright.api.buildstatus import ImageBuildStatus, Phase
 from imagewright.api.reason import Reason
-from imagewright.domain.decision import Begin, Decision, Finish, Keep, Leave, Retry, Stop, Wait
-from imagewright.domain.facts import Running
+from imagewright.domain.conditions import Told, with_fault
+from imagewright.domain.decision import (
+    Begin,
+    Decision,
+    Enter,
+    Finish,
+    Keep,
+    Leave,
+    Retry,
+    Stop,
+    Wait,
+)
+from imagewright.domain.facts import Ended, JobState, Running
 from imagewright.domain.outcome import Broken, Built, Pushed
+from imagewright.domain.redact import json_bytes
 from imagewright.domain.status import summarize
-from tests.support.makers import LATER, NOW, a_build, some_facts
+from tests.support.makers import GIT, LATER, NOW, a_build, some_facts
 
 DIGEST = "sha256:" + "d" * 64
 BUILT = Built(DIGEST, DIGEST, (Pushed("r.example/a", "1", DIGEST, f"r.example/a@{DIGEST}"),), 1, 2)
@@ -208,7 +221,7 @@ def test_a_run_has_an_id_of_the_object_its_generation_and_attempt() -> None:
     assert (claim.ref, claim.worker) == ("uid-1-7-3", "w")
 
 
-@pytest.mark.parametrize("name", ["waits", "rests", "interrupted", "failed", "cancelled"])
+@pytest.mark.parametrize("name", ["waits", "interrupted", "failed", "cancelled"])
 def test_the_commit_of_this_run_is_kept_and_one_of_other_inputs_is_not(name: str) -> None:
     resolved = {**RUNNING, "source": {"revision": "c" * 40}}
     same = summarize(some_facts(a_build(status=resolved)), DECISIONS[name])
@@ -282,3 +295,107 @@ def test_it_says_where_it_waits(decision: Decision, place: object) -> None:
     waiting = {"phase": "Pending", "queue": {"position": 7, "reason": "Queued"}}
     status = summarize(some_facts(a_build(status=waiting)), decision)
     assert status.dump().get("queue") == place
+
+
+OUTAGE = Broken(
+    Reason.STALLED, "https://u:pw@w.example fell silent.", "RUN x", retryable=True, log_tail="oh\n"
+)
+KEPT = {"number": 1, "reason": "BuilderUnavailable", "message": "Lost."}
+TOLD = {
+    "number": 1,
+    "reason": "Stalled",
+    "message": "https://***@w.example fell silent.",
+    "step": "RUN x",
+    "logTail": "oh\n",
+}
+LATE = Stop(Phase.FAILED, Reason.DEADLINE_EXCEEDED, "No time is left.")
+LAST: dict[str, tuple[dict[str, Any], JobState | None, Decision, dict[str, Any] | None]] = {
+    "an outage ends an attempt": (RUNNING, Ended(OUTAGE), Retry(OUTAGE, LATER), TOLD),
+    "an outage ends the last one that there is time for": (RUNNING, Ended(OUTAGE), LATE, TOLD),
+    "the next attempt waits": ({"lastAttempt": KEPT}, None, DECISIONS["waits"], KEPT),
+    "the next attempt begins": ({"lastAttempt": KEPT}, None, DECISIONS["runs"], KEPT),
+    "the next attempt runs": (
+        {**RUNNING, "lastAttempt": KEPT},
+        Running(1, "RUN x", NOW),
+        Keep(Running(1, "RUN x", NOW)),
+        KEPT,
+    ),
+    "the next attempt is interrupted": (
+        {"lastAttempt": KEPT},
+        None,
+        DECISIONS["interrupted"],
+        KEPT,
+    ),
+    "it is cancelled": ({"lastAttempt": KEPT}, None, DECISIONS["cancelled"], KEPT),
+    "its time is over": ({"lastAttempt": KEPT}, None, LATE, KEPT),
+    "it ends well": ({"lastAttempt": KEPT}, None, DECISIONS["succeeded"], None),
+    "it fails, and the failure tells of the last attempt": (
+        {"lastAttempt": KEPT},
+        None,
+        DECISIONS["failed"],
+        None,
+    ),
+    "other inputs are built": (
+        {"lastAttempt": KEPT, "inputsDigest": "sha256:old"},
+        None,
+        DECISIONS["runs"],
+        None,
+    ),
+}
+
+
+@pytest.mark.row("F10")
+@pytest.mark.parametrize(("old", "state", "decision", "last"), LAST.values(), ids=LAST)
+def test_what_an_outage_ended_is_told_until_the_run_has_ended(
+    old: dict[str, Any], state: JobState | None, decision: Decision, last: dict[str, Any] | None
+) -> None:
+    status = summarize(some_facts(a_build(status=old), state), decision).dump()
+    assert status.get("lastAttempt") == last
+
+
+def test_when_the_next_attempt_begins_is_told_first_so_that_no_long_message_hides_it() -> None:
+    outage = Broken(Reason.BUILDER_UNAVAILABLE, "x" * 9999, retryable=True)
+    facts = some_facts(a_build(status=RUNNING), Ended(outage))
+    message = summarize(facts, Retry(outage, LATER)).conditions[0].message
+    assert message.startswith("The next attempt begins at 2026-01-02T05:04:05Z. Attempt 1: xxx")
+
+
+def test_an_attempt_that_broke_before_its_claim_counts_and_starts_the_clock() -> None:
+    facts = some_facts(a_build(GIT), Ended(OUTAGE))
+    status = summarize(facts, Retry(OUTAGE, LATER))
+    assert (status.attempt, status.start_time) == (1, NOW)
+
+
+def test_a_status_of_an_attempt_before_stays_small_whatever_that_said() -> None:
+    outage = Broken(Reason.STALLED, "é" * 9999, "s" * 256, retryable=True, log_tail="x\n" * 1536)
+    facts = some_facts(a_build(status=RUNNING), Ended(outage))
+    stop = Stop(Phase.FAILED, Reason.DEADLINE_EXCEEDED, "é" * 9999)
+    for decision in (Retry(outage, LATER), stop):
+        status = summarize(facts, decision)
+        told = status.last_attempt
+        assert told is not None
+        assert told.log_tail is not None
+        assert json_bytes(told.log_tail) <= 1024
+        assert len(json.dumps(status.dump(), ensure_ascii=False).encode()) <= 8192
+
+
+FAULTLESS = {"succeeded", "failed", "failed, may pass later", "cancelled"}
+
+
+@pytest.mark.row("F73")
+@pytest.mark.parametrize("name", [*DECISIONS, "left", "entered"])
+def test_a_fault_of_the_operator_is_told_until_an_end_or_a_whole_look(name: str) -> None:
+    decision = {"left": Leave(), "entered": Enter(), **DECISIONS}[name]
+    held = with_fault(status_of("runs").conditions, "No.", Told((), 1, NOW))
+    faulty = {**RUNNING, "conditions": [one.model_dump(by_alias=True) for one in held]}
+    said = truths(summarize(some_facts(a_build(status=faulty)), decision))
+    assert said.get("OperatorError") == (None if name in FAULTLESS else "True")
+
+
+@pytest.mark.row("F73")
+def test_a_fault_of_the_operator_leaves_a_status_small() -> None:
+    broken = Broken(Reason.BUILD_FAILED, "é" * 9999, "s" * 256, 1, 1, log_tail="x\n" * 1536)
+    status = summarize(some_facts(a_build(status=RUNNING)), Finish(broken))
+    held = with_fault(status.conditions, "é" * 9999, Told(status.conditions, 1, NOW))
+    whole = status.model_copy(update={"conditions": held}).dump()
+    assert len(json.dumps(whole, ensure_ascii=False).encode()) <= 8192

@@ -75,6 +75,7 @@ SAME: dict[str, dict[str, Any]] = {
     "suspend": {"suspend": True},
     "ttl": {"ttlSecondsAfterFinished": 1},
     "deadline": {"activeDeadlineSeconds": 1},
+    "backoff limit": {"backoffLimit": 0},
     "a default that is written out": {"network": "default", "contextDir": ""},
 }
 OTHER: dict[str, dict[str, Any]] = {

@@ -59,6 +59,7 @@ class Shell:
             self.keyrings,
             self.clock,
             "me",
+            chance=lambda: 1.0,
         )
         self.reconciler = BuildReconciler(world, self._look_in)
         self.keyring = FakeKeyring()
@@ -239,6 +240,7 @@ async def test_an_outage_is_met_by_another_attempt_after_a_pause(shell: Shell) -
     shell.apply()
     await shell.ended("Pending")
     assert shell.status()["conditions"][0]["reason"] == "Retrying"
+    assert shell.status()["lastAttempt"]["reason"] == "RegistryUnavailable"
     await shell.until(lambda: (UID, 1.0) in shell.looks)
     await shell.until(lambda: shell.worker.leased == 0)
     shell.builder.error = None
@@ -246,6 +248,7 @@ async def test_an_outage_is_met_by_another_attempt_after_a_pause(shell: Shell) -
     shell.queue.add(UID)
     await shell.ended("Succeeded")
     assert shell.status()["attempt"] == 2
+    assert "lastAttempt" not in shell.status()
 
 
 async def test_a_lost_worker_gets_no_build_until_it_answers(shell: Shell) -> None:
@@ -513,7 +516,7 @@ async def test_an_outage_in_every_attempt_is_a_failure_that_may_pass_later(shell
         await shell.queue.idle()
     await shell.ended("Failed")
     assert shell.status()["failure"]["retryable"] is True
-    assert "It was tried 4 times." in shell.status()["failure"]["message"]
+    assert "It was tried 4 times (" in shell.status()["failure"]["message"]
 
 
 async def test_progress_is_written_once_in_ten_seconds(shell: Shell) -> None:

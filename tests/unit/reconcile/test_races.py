@@ -67,7 +67,7 @@ async def test_a_suspended_build_has_no_end_to_expire_from(ttl: int) -> None:
         assert shell.queue._timers == {}
 
 
-async def test_an_edit_that_is_not_understood_ends_what_ran_and_makes_no_requests() -> None:
+async def test_an_edit_that_is_not_understood_ends_what_ran_and_is_told_once() -> None:
     shell = Counting()
     async with working(shell):
         shell.builder.go.clear()
@@ -78,7 +78,8 @@ async def test_an_edit_that_is_not_understood_ends_what_ran_and_makes_no_request
         await shell.until(lambda: shell.builder.cancelled)
         await turn()
         assert shell.count < 10
-        assert len(shell.cluster.writes) == writes
+        assert len(shell.cluster.writes) == writes + 1
+        assert shell.status()["conditions"][-1]["reason"] == "OperatorError"
 
 
 class Hooked(FakeCluster):

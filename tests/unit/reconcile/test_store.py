@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imagewright.reconcile import store as module
-from imagewright.reconcile.store import BUILDS, Store, settled
+from imagewright.reconcile.store import BUILDS, Misread, Store, settled
 from tests.support.makers import UID, a_body
 
 DONE = {"phase": "Succeeded", "observedGeneration": 1}
@@ -101,10 +101,34 @@ def test_a_build_that_vanished_wakes_whoever_works_on_it() -> None:
 
 @pytest.mark.row("F73")
 def test_an_object_that_is_not_understood_is_left_alone_and_the_next_is_not() -> None:
-    store = Store(BUILDS, lambda _: None)
-    assert not store.see(a_body({"ofAnotherVersion": True}, uid="odd"))
+    woken: list[str] = []
+    store = Store(BUILDS, woken.append)
+    odd = a_body({"ofAnotherVersion": "s3cret"}, uid="odd")
+    for _ in range(2):
+        assert not store.see(odd)
     assert store.see(a_body(uid="plain"))
-    assert store.uids() == {"plain"}
+    assert store.uids() == {"plain", "odd"}
+    assert woken == ["odd", "plain"]
+    with pytest.raises(Misread) as caught:
+        store.must_be_understood("odd")
+    assert str(caught.value) == "spec.ofAnotherVersion: Extra inputs are not permitted"
+    store.must_be_understood("plain")
+
+
+@pytest.mark.row("F73")
+@pytest.mark.parametrize("news", ["mended", "over", "gone"])
+def test_an_object_that_was_not_understood_is_forgotten_as_such(news: str) -> None:
+    store = Store(BUILDS, lambda _: None)
+    store.see(a_body({"ofAnotherVersion": True}))
+    match news:
+        case "mended":
+            store.see(a_body(resourceVersion="2"))
+        case "over":
+            store.see(over("2"))
+        case _:
+            store.drop(UID)
+    store.must_be_understood(UID)
+    assert store.uids() == ({UID} if news == "mended" else set())
 
 
 def test_so_many_ends_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from imagewright.ports import Unavailable
+from imagewright.ports import Conflict, Unavailable
 from imagewright.reconcile.outage import Outage
-from imagewright.reconcile.workqueue import FIRST_PAUSE, LONGEST_PAUSE, WorkQueue
+from imagewright.reconcile.workqueue import (
+    FIRST_PAUSE,
+    LONGEST_FAULT_PAUSE,
+    LONGEST_PAUSE,
+    WorkQueue,
+)
 
 
 class Desk:
@@ -100,13 +105,61 @@ async def test_what_is_due_later_keeps_nobody_waiting_and_ends_with_the_queue() 
 
 
 @pytest.mark.row("F73")
-async def test_the_pause_grows_with_every_failure_up_to_a_bound() -> None:
+@pytest.mark.parametrize("longest", [LONGEST_PAUSE, LONGEST_FAULT_PAUSE])
+async def test_the_pause_grows_with_every_failure_up_to_a_bound(longest: float) -> None:
     queue = Desk().queue
-    pauses = [queue._pause_after_failure("bad") for _ in range(40)]
+    pauses = [queue._pause_after_failure("bad", longest) for _ in range(40)]
     assert FIRST_PAUSE / 2 <= pauses[0] <= FIRST_PAUSE * 1.5
-    assert max(pauses) <= LONGEST_PAUSE * 1.5
-    assert min(pauses[10:]) >= LONGEST_PAUSE / 2
-    assert queue._pause_after_failure("other") <= FIRST_PAUSE * 1.5
+    assert max(pauses) <= longest * 1.5
+    assert min(pauses[10:]) >= longest / 2
+    assert queue._pause_after_failure("other", longest) <= FIRST_PAUSE * 1.5
+
+
+@pytest.mark.row("F73")
+@pytest.mark.parametrize(
+    ("error", "longest"),
+    [
+        (Conflict("Somebody else wrote first."), LONGEST_PAUSE),
+        (ZeroDivisionError("a fault of ours"), LONGEST_FAULT_PAUSE),
+    ],
+    ids=["a conflict is met soon again", "a fault of ours is left alone for longer"],
+)
+async def test_what_failed_often_waits_by_what_failed(error: Exception, longest: float) -> None:
+    async def work(_: str) -> None:
+        raise error
+
+    seen: list[Exception] = []
+    queue = WorkQueue(work, failed=seen.append)
+    queue._failures["a"] = 30
+    running = asyncio.create_task(queue.run())
+    queue.add("a")
+    await queue.idle()
+    due = queue._timers["a"][0] - asyncio.get_running_loop().time()
+    assert longest / 2 - 1 <= due <= longest * 1.5
+    assert (seen, queue.backing_off) == ([error], 1)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.row("F73")
+async def test_what_woke_itself_and_failed_waits_all_the_same() -> None:
+    worked: list[str] = []
+
+    async def work(key: str) -> None:
+        worked.append(key)
+        queue.add(key)
+        raise ZeroDivisionError
+
+    queue = WorkQueue(work)
+    queue.add("a")
+    running = asyncio.create_task(queue.run())
+    await queue.idle()
+    assert worked == ["a"]
+    assert set(queue._timers) == {"a"}
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
 
 
 @pytest.mark.row("F73")
@@ -116,7 +169,7 @@ async def test_a_success_ends_the_row_of_failures() -> None:
     async with desk.open():
         desk.queue.add("a")
         await desk.queue.idle()
-    assert desk.queue._failures == {}
+    assert desk.queue.backing_off == 0
 
 
 class Wall:
