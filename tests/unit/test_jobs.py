@@ -39,7 +39,7 @@ class Bench:
         metrics = Metrics()
         self.scheduler = Scheduler([a_pool(self.worker)], time.monotonic, metrics)
         self.woken: list[str] = []
-        self.jobs = Jobs(self.woken.append, lambda: NOW, metrics)
+        self.jobs = Jobs(self.woken.append, lambda: NOW, metrics, stall_seconds=0.01)
 
     def lease(self) -> Lease:
         """The slot."""
@@ -162,10 +162,17 @@ async def test_waiting_for_the_end_has_its_own_end() -> None:
     [
         (Unavailable("The worker was lost."), True),
         (Unavailable("Not accepted.", Reason.TLS_FAILED), True),
+        (Unavailable("It fell silent.", Reason.STALLED), True),
         (Unavailable("The registry is out.", Reason.REGISTRY_UNAVAILABLE), False),
         (Failed("exit code: 1."), False),
     ],
-    ids=["a lost worker", "a refused certificate", "a registry that is out", "a broken build"],
+    ids=[
+        "a lost worker",
+        "a refused certificate",
+        "a silent worker",
+        "a registry that is out",
+        "a broken build",
+    ],
 )
 async def test_a_worker_is_suspected_for_its_own_faults_only(
     error: Error, suspected: bool
@@ -175,6 +182,45 @@ async def test_a_worker_is_suspected_for_its_own_faults_only(
     bench.begin()
     await bench.until(lambda: isinstance(state(bench), Ended))
     assert bench.worker.up is not suspected
+
+
+async def gone() -> frozenset[str]:
+    """A daemon that is not there any more."""
+    raise Unavailable("Refused.")
+
+
+@pytest.mark.row("F12")
+@pytest.mark.parametrize("what", [Bench.begin, Bench.prepare], ids=["a build", "a resolution"])
+async def test_what_stalls_ends_gives_its_slot_back_and_may_be_tried_again(
+    what: Callable[[Bench], None],
+) -> None:
+    bench = Bench()
+    bench.builder.go.clear()
+    bench.builder.resolving.clear()
+    bench.worker.probe = gone
+    what(bench)
+    async with asyncio.timeout(1.5):
+        while not bench.woken:
+            await asyncio.sleep(0.001)
+    ended = state(bench)
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.outcome, Broken)
+    assert (ended.outcome.reason, ended.outcome.retryable) == (Reason.STALLED, True)
+    await bench.until(lambda: bench.worker.leased == 0)
+    assert not bench.worker.up
+
+
+@pytest.mark.row("F73")
+async def test_a_fault_of_ours_while_it_resolves_ends_the_build_and_not_the_slot() -> None:
+    bench = Bench()
+    bench.builder.error = ZeroDivisionError("ours")  # type: ignore[assignment]
+    bench.prepare()
+    await bench.until(lambda: bench.woken)
+    ended = state(bench)
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.outcome, Broken)
+    assert "The operator itself failed" in ended.outcome.message
+    await bench.until(lambda: bench.worker.leased == 0)
 
 
 def progress() -> Progress:
@@ -244,3 +290,15 @@ async def test_an_attempt_counts_what_came_from_the_cache() -> None:
     outcome = await attempt(Bench().worker.backend, ("ref", FakeKeyring()), PLAN, known)
     assert isinstance(outcome, Built)
     assert (outcome.cached_steps, outcome.total_steps) == (1, 3)
+
+
+def test_an_outage_tells_what_ran_and_what_it_printed_last() -> None:
+    known = Progress()
+    known.apply(
+        Advance(
+            (Step("a", "[1/2] RUN x", started=1.0), Step("b", "[2/2] RUN y", started=2.0)),
+            (Output("b", b"begun\n"), Output("a", b"other\n")),
+        )
+    )
+    broken = broken_by(Unavailable("Lost."), known)
+    assert (broken.step, broken.log_tail) == ("[2/2] RUN y", "begun\n")

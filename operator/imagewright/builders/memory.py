@@ -17,6 +17,8 @@ class MemoryBuilder:
         self.error = error
         self.go = asyncio.Event()
         self.go.set()
+        self.resolving = asyncio.Event()
+        self.resolving.set()
         self.orders: list[Order] = []
         self.cancelled: list[str] = []
 
@@ -29,7 +31,8 @@ class MemoryBuilder:
         return True
 
     async def resolve(self, source: Git, keyring: Keyring) -> Git:  # noqa: ARG002  # the port's
-        """A commit made of the revision's name."""
+        """A commit made of the revision's name, once `resolving` is set."""
+        await self.resolving.wait()
         if self.error:
             raise self.error
         commit = hashlib.sha1(source.revision.encode(), usedforsecurity=False).hexdigest()
