@@ -256,14 +256,8 @@ async def test_an_object_that_we_fail_at_holds_up_no_other_and_says_so(
         assert metrics[failed] >= 1
         assert operator.process.poll() is None
         await status_of(stack, builds.namespace, '{"startTime": null}')
-        seen_so_far = len(builds.history["poisoned"])
         await counted(operator, backing_off, 0)
-        await builds.until(
-            "poisoned",
-            lambda seen: (
-                told_of(seen) is None and builds.history["poisoned"].index(seen) >= seen_so_far
-            ),
-        )
+        await builds.until("poisoned", lambda seen: seen.at > told.at and told_of(seen) is None)
 
 
 def told_of(seen: Seen) -> str | None:

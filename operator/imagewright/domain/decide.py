@@ -138,6 +138,8 @@ def out_of_time(facts: Facts) -> Decision | None:
             f"It waited longer than {seconds} s (spec.activeDeadlineSeconds): "
             f"{facts.state.message}"
         )
+    if isinstance(facts.state, Preparing) and facts.started is None:
+        message = f"Its source was not resolved within {seconds} s (spec.activeDeadlineSeconds)."
     return Stop(Phase.FAILED, Reason.DEADLINE_EXCEEDED, message)
 
 
@@ -289,9 +291,12 @@ def revision_known(facts: Facts) -> str | None:
 
 
 def deadline(facts: Facts) -> datetime | None:
-    """When the run has had its time; None before it began, or began to wait for a Secret."""
-    lacks = facts.state.since if isinstance(facts.state, Lacking) else None
-    began = facts.started or lacks
+    """When the run has had its time; None before it began.
+
+    It begins with the first attempt, or with the wait for a Secret or for its source before that.
+    """
+    waits = facts.state.since if isinstance(facts.state, Lacking | Preparing) else None
+    began = facts.started or waits
     if began is None:
         return None
     return began + timedelta(seconds=facts.existing.spec.active_deadline_seconds)

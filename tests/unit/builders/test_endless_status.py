@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -54,7 +55,7 @@ class EndlessDaemon:
 async def serving(daemon: EndlessDaemon) -> AsyncIterator[Control]:
     """A client of the daemon, while the context is open."""
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, Any] = {
         "Solve": grpc.unary_unary_rpc_method_handler(
             daemon.solve, response_serializer=control_pb2.SolveResponse.SerializeToString
         ),

@@ -111,6 +111,16 @@ TABLE: dict[str, tuple[Facts, object]] = {
         some_facts(a_build(GIT), Preparing(NOW - timedelta(seconds=3))),
         Wait,
     ),
+    "resolving for longer than it has time, and holding a slot all the while: it is stopped": (
+        some_facts(
+            a_build({**GIT, "activeDeadlineSeconds": 60}), Preparing(NOW - timedelta(seconds=60))
+        ),
+        Stop(
+            Phase.FAILED,
+            Reason.DEADLINE_EXCEEDED,
+            "Its source was not resolved within 60 s (spec.activeDeadlineSeconds).",
+        ),
+    ),
     "resolved: it is claimed at the commit": (
         some_facts(a_build(GIT), Prepared(COMMIT, "w")),
         Begin("w", COMMIT),
@@ -561,6 +571,10 @@ LOOKS: dict[str, tuple[Facts, timedelta | None]] = {
     "looks for what it names: when it must say so": (
         some_facts(a_build(NEEDY)),
         timedelta(seconds=2),
+    ),
+    "resolving for long: at the deadline": (
+        some_facts(a_build(GIT), Preparing(NOW - timedelta(seconds=100))),
+        timedelta(seconds=3500),
     ),
     "resolving: when it must say so": (
         some_facts(a_build(GIT), Preparing(NOW)),
