@@ -7,6 +7,7 @@ process of its own with its own arguments, log and folder for temporary files.
 
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -24,6 +25,8 @@ import yaml
 
 BEGIN_SECONDS = 20.0
 LOOK_SECONDS = 0.005
+CHANCE = 0.2
+"""Of the longest pause between two attempts."""
 
 
 @dataclass(slots=True)
@@ -142,6 +145,8 @@ def _become(wish: dict[str, str], wishes: socket.socket) -> None:
         output = os.open(wish["log"], os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # The pause before a retry is drawn: here it is the same in every run.
+        random.random = lambda: CHANCE
         os.environ["TMPDIR"] = tempfile.tempdir = wish["scratch"]
         run.main(["--config", wish["config"]], standalone_mode=False)
         code = 0

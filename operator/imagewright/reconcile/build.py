@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
@@ -56,7 +56,7 @@ class World:
     keyrings: Callable[[str, Plan], Keyring]
     clock: Callable[[], datetime]
     holder: str
-    chance: Callable[[], float] = random.random
+    chance: Callable[[], float] = field(default_factory=lambda: random.random)
 
 
 class BuildReconciler:
