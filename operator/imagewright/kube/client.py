@@ -25,6 +25,13 @@ TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
 SILENCE_SECONDS = 100.0
 """A watch that says nothing for so long is dead: bookmarks come about every minute."""
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
+AT_ONCE = 8
+"""Requests under way; the others wait for their turn.
+
+The pool takes the connection that was idle the longest, so that none is ever idle for long enough
+to be closed: it keeps as many as were once needed, of 0.4 MB each (asyncio's TLS has a buffer of
+256 KiB). Eight carry hundreds of requests a second.
+"""
 PAGE = 100
 """Objects in a page of a list: as many bodies are in memory at once."""
 HEADERS = {"User-Agent": "imagewright", "Accept-Encoding": "identity"}
@@ -59,7 +66,10 @@ class KubeClient:
 
     async def __aenter__(self) -> Self:
         self._access = await load_access(self._kubeconfig)
-        self._session = _session(await asyncio.to_thread(self._access.tls), self._fence)
+        tls = await asyncio.to_thread(self._access.tls)
+        self._session = _session(tls, self._fence, AT_ONCE)
+        # A watch has its connection for as long as it lives, and takes no turn from the others.
+        self._watches = _session(tls, self._fence, 0)
         return self
 
     async def __aexit__(
@@ -69,6 +79,7 @@ class KubeClient:
         _tb: TracebackType | None,
     ) -> None:
         await self._session.close()
+        await self._watches.close()
 
     async def list_objects(self) -> AsyncIterator[Body]:
         """Every object in view, page by page."""
@@ -98,7 +109,7 @@ class KubeClient:
         url, request = self._access.server + path, f"GET {path} (watch)"
         headers, query = await self._who(), {**params, "watch": "1"}
         try:
-            async with self._session.get(
+            async with self._watches.get(
                 url, params=query, headers=headers, timeout=WATCH_TIMEOUT
             ) as answer:
                 if answer.status >= HTTPStatus.BAD_REQUEST:
@@ -272,7 +283,7 @@ def translate(status: int, request: str, content: bytes) -> Error:
     return Rejected(message)
 
 
-def _session(tls: ssl.SSLContext, fence: Callable[[], None]) -> aiohttp.ClientSession:
+def _session(tls: ssl.SSLContext, fence: Callable[[], None], limit: int) -> aiohttp.ClientSession:
     class Request(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
             # Here it has its connection, for which it may have waited long.
@@ -281,7 +292,7 @@ def _session(tls: ssl.SSLContext, fence: Callable[[], None]) -> aiohttp.ClientSe
             return await super().send(conn)
 
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls, limit=64, keepalive_timeout=60),
+        connector=aiohttp.TCPConnector(ssl=tls, limit=limit, keepalive_timeout=60),
         timeout=TIMEOUT,
         headers=HEADERS,
         request_class=Request,

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
+from imagewright.clients.buildkit.cancellation import Pipe, answer_of
 from imagewright.clients.buildkit.channel import Tls, open_channel
 from imagewright.clients.buildkit.definition import GitSource
 from imagewright.clients.buildkit.errors import Unsupported, translate
 from imagewright.clients.buildkit.gateway import Base, Gateway, GitRevision
 from imagewright.clients.buildkit.proto import control_pb2
+from imagewright.clients.buildkit.proto.control_pb2 import StatusResponse
 from imagewright.clients.buildkit.request import Cache, Export, Solve, message_of
 from imagewright.clients.buildkit.status import Event, event_of
 from imagewright.clients.buildkit.usage import Prune, Record, prune_message, record_of
@@ -83,8 +85,9 @@ class Control:
 
         Raises SolveError where the build failed, Unreachable where the daemon did.
         """
+        call = self._solve(message_of(request))
         try:
-            answer = await self._solve(message_of(request))
+            answer = await answer_of(call, call)
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
         return dict(answer.ExporterResponse)
@@ -94,8 +97,9 @@ class Control:
 
         The daemon waits about 6 s for a build of that name before it gives up.
         """
+        call = self._status(control_pb2.StatusRequest(Ref=ref))
         try:
-            async for message in self._status(control_pb2.StatusRequest(Ref=ref)):
+            while isinstance(message := await answer_of(call, call.read()), StatusResponse):
                 yield event_of(message)
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
@@ -157,11 +161,9 @@ class Control:
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
 
-    def open_session(
-        self, metadata: Sequence[tuple[str, str]]
-    ) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
+    def open_session(self, metadata: Sequence[tuple[str, str]]) -> Pipe:
         """The raw stream of a session: serialized BytesMessages both ways."""
-        return self._session(metadata=tuple(metadata))
+        return Pipe(self._session(metadata=tuple(metadata)))
 
     async def resolve_git(self, source: GitSource, session: str = "") -> GitRevision:
         """What `source.ref` (empty: the default branch) stands for, as the daemon sees it.

@@ -34,7 +34,7 @@ Metadata = Sequence[tuple[str, str]]
 
 
 class Pipe(Protocol):
-    """The call that carries a session: grpc.aio's StreamStreamCall without serializers is one."""
+    """The call that carries a session."""
 
     async def read(self) -> object:
         """The daemon's next message as bytes; anything else means that there are no more."""
@@ -44,7 +44,7 @@ class Pipe(Protocol):
         """Send one message; one at a time."""
         ...
 
-    def cancel(self) -> bool:
+    def cancel(self) -> object:
         """End the call."""
         ...
 
