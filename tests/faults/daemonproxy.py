@@ -150,7 +150,9 @@ class Connection:
         """The stream whose answer a strike waits for."""
 
     def abort(self) -> None:
-        """Break it on both sides."""
+        """Break it on both sides; that is the answer to whatever waits for one."""
+        for stream in tuple(self._open):
+            self._hits(self._awaited.get(stream))
         for _, writer in (self._near, self._far):
             writer.transport.abort()
         for stream in tuple(self._open):

@@ -15,6 +15,8 @@ from tests.faults.workloads import WORKLOADS, Workload, running, small
 
 END_SECONDS = 3.0
 """From the last operator's start, or from the user's last act, to the end."""
+SHARED_SECONDS = 3 * END_SECONDS
+"""The same where the other tests have the machine too."""
 FIRST_SECONDS = 20.0
 LEFT_SECONDS = 5.0
 """After which nothing of a run may be left (I5)."""
@@ -34,8 +36,13 @@ class Run:
     events: int = 0
 
 
-async def play(lane: Lane, case: Case, calm: Run | None = None) -> Run:
-    """Play a case; without a `calm` run there is nothing to compare its end with."""
+async def play(
+    lane: Lane, case: Case, calm: Run | None = None, seconds: float = END_SECONDS
+) -> Run:
+    """Play a case; without a `calm` run there is nothing to compare its end with.
+
+    So many `seconds` are given to the end from when the operator is back.
+    """
     workload = WORKLOADS[case.workload]
     async with contextlib.AsyncExitStack() as opened:
         if workload.prunes:
@@ -48,20 +55,21 @@ async def play(lane: Lane, case: Case, calm: Run | None = None) -> Run:
         case.arm(stage)
         began = time.monotonic()
         try:
-            evidence = await _story(stage, workload, case)
+            evidence = await _story(stage, case, seconds)
         except (AssertionError, RuntimeError, TimeoutError) as error:
             return Run(case, [f"I9: {error!r}"], time.monotonic() - began, stage.struck)
-        seconds = time.monotonic() - began
+        took = time.monotonic() - began
         faults = breaches(evidence, (calm.evidence if calm else None) or evidence)
         struck = stage.struck or 0 < stage.api.lose <= len(stage.api.events)
         if case.number and not struck:
             faults.append("The point where it strikes was never reached.")
         return Run(
-            case, faults, seconds, struck, evidence, len(stage.daemon.calls), len(stage.api.events)
+            case, faults, took, struck, evidence, len(stage.daemon.calls), len(stage.api.events)
         )
 
 
-async def _story(stage: Scene, workload: Workload, case: Case) -> Evidence:
+async def _story(stage: Scene, case: Case, seconds: float) -> Evidence:
+    workload = WORKLOADS[case.workload]
     stage.older = await stage.version()
     await _up(stage)
     again = asyncio.create_task(_again(stage, case))
@@ -74,7 +82,7 @@ async def _story(stage: Scene, workload: Workload, case: Case) -> Evidence:
         await _looked(stage, workload)
         if stage.struck:
             late = end.at - max(await again, _acted(stage))
-            assert late < END_SECONDS, f"it ended only {late:.1f} s after the operator was back."
+            assert late < seconds, f"it ended only {late:.1f} s after the operator was back."
     finally:
         again.cancel()
         await asyncio.wait([again])

@@ -16,7 +16,7 @@ from devstack.webserver import pack, serve
 from tests.faults.gate import Gate
 from tests.faults.scene import Lane, Scene, scene
 from tests.faults.strike import Strike
-from tests.faults.sweep import END_SECONDS, most_at_once
+from tests.faults.sweep import SHARED_SECONDS, most_at_once
 from tests.faults.workloads import EPOCH, build, ended, small
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -74,8 +74,8 @@ async def resumed(place: Place, spec: dict[str, Any], struck: Awaitable[object])
     assert not stage.operators[0].alive
     await asyncio.to_thread(stage.start().begun)
     up = time.monotonic()
-    last = await stage.objects.until(stage.name, ended(1), END_SECONDS)
-    assert last.at < up + END_SECONDS
+    last = await stage.objects.until(stage.name, ended(1), SHARED_SECONDS)
+    assert last.at < up + SHARED_SECONDS
     assert most_at_once(stage.daemon.calls, "Solve") == 1
     return last
 
@@ -157,7 +157,7 @@ async def test_killed_again_while_it_lists_after_a_restart(place: Place) -> None
     for _ in range(2):
         await struck_at_a_list(stage)
     await asyncio.to_thread(stage.start().begun)
-    await is_right(place, await stage.objects.ended(stage.name, seconds=END_SECONDS), attempt=2)
+    await is_right(place, await stage.objects.ended(stage.name, seconds=SHARED_SECONDS), attempt=2)
 
 
 async def struck_at_a_list(stage: Scene) -> None:

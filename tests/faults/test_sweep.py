@@ -4,7 +4,7 @@ import pytest
 
 from tests.faults.patterns import PATTERNS, case_of
 from tests.faults.scene import Lane
-from tests.faults.sweep import Run, calm_run, play
+from tests.faults.sweep import SHARED_SECONDS, Run, calm_run, play
 from tests.faults.workloads import WORKLOADS
 
 KINDS = (
@@ -48,7 +48,7 @@ async def test_whatever_happens_the_end_is_that_of_an_undisturbed_run(
     case = case_of(name)
     if case.workload not in calm:
         calm[case.workload] = await calm_run(lane, case.workload)
-    run = await play(lane, case, calm[case.workload])
+    run = await play(lane, case, calm[case.workload], SHARED_SECONDS)
     assert list(run.breaches) == []
 
 
