@@ -15,7 +15,7 @@ from imagewright.api.imagebuild import ImageBuild, Metadata
 from imagewright.ports import Body
 
 log = structlog.get_logger("store")
-REMEMBERED = 4096
+REMEMBERED = 1024
 """Objects that are over and whose last version is remembered, to know a late event of theirs."""
 TOLD = 4
 """Faults of an object that is not understood, as many as are told."""

@@ -1,13 +1,15 @@
 """The requests of a build, against a real HTTP server that stands for the API server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from imagewright.kube.client import KubeClient, translate
+from imagewright.kube.client import AT_ONCE, KubeClient, translate
 from imagewright.ports import Conflict, Error, Fenced, Gone, Rejected, Unavailable
-from tests.support.fake_api import Server, served
+from tests.support.fake_api import Answering, Server, served
 
 BUILDS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
 ONE = "/apis/imagewright.dev/v1alpha1/namespaces/team/imagebuilds/one"
@@ -214,3 +216,38 @@ async def test_a_new_object_is_posted(server: Server, client: KubeClient) -> Non
     assert server.asked[0]["kind"] == "application/json"
     with pytest.raises(Conflict):
         await client.create(path, {"spec": {}})
+
+
+class Slow(Answering):
+    """Answers a watch with nothing, and all others only when it is told to."""
+
+    def __init__(self) -> None:
+        self.arrived, self.go = asyncio.Semaphore(0), asyncio.Event()
+        self.connections: set[str] = set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if "watch" in request.query:
+            return web.Response()
+        assert request.transport is not None
+        self.connections.add(str(request.transport.get_extra_info("peername")))
+        self.arrived.release()
+        await self.go.wait()
+        return web.json_response({})
+
+
+async def test_a_crowd_has_few_connections_and_a_watch_its_own(tmp_path: Path) -> None:
+    async with (
+        asyncio.timeout(30),
+        served(Slow()) as server,
+        KubeClient(str(server.config(tmp_path, "t"))) as client,
+    ):
+        asked = [asyncio.create_task(client.get(BUILDS)) for _ in range(4 * AT_ONCE)]
+        for _ in range(AT_ONCE):
+            await server.arrived.acquire()
+        # Each needs longer than the others would need to come.
+        for _ in range(4):
+            assert [event async for event in client.watch(BUILDS, {})] == []
+        server.go.set()
+        assert await asyncio.gather(*asked) == [{}] * 4 * AT_ONCE
+
+    assert len(server.connections) == AT_ONCE
