@@ -1,0 +1,131 @@
+"""A build is deleted in every phase: its object is gone at once, and so is its work.
+
+The phases before a build begins, and a step that runs, are in tests/integration/test_cancel.py.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import devstack
+from bench.processes import appeared, vanished
+from devstack.builds import Builds, condition
+from devstack.crew import crew
+from devstack.operator import OperatorProcess, start_operator
+from tests.support.silent import silent
+from tests.support.waiting import becomes
+
+HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
+_numbers = itertools.count(940_001)
+
+
+def inline(files: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    """A spec of inline files."""
+    return {"source": {"inline": {"files": dict(files)}}, **more}
+
+
+async def deleted(builds: Builds, name: str, operator: OperatorProcess) -> None:
+    """Delete it: the object goes at once, and the operator holds nothing for it any more."""
+    await builds.delete(name)
+    await builds.gone(name, seconds=1)
+    await idle(operator)
+
+
+async def idle(operator: OperatorProcess) -> None:
+    """Nothing runs, and all slots are free: each comes back only when its daemon has let go."""
+    for series in ("imagebuild_running", 'imagebuild_slots_in_use{pool="default"}'):
+        await becomes(lambda: operator.metrics()[series], 0.0, seconds=5)  # noqa: B023  # awaited here
+    assert not [one for one in operator.events() if one["level"] == "error"]
+
+
+def begun(operator: OperatorProcess) -> list[str]:
+    """The builds that it began, as its log has them so far."""
+    return [one["name"] for one in operator.events() if one["event"] == "Build began"]
+
+
+@pytest.mark.row("F60")
+async def test_a_build_that_is_deleted_while_its_source_is_fetched(
+    builds: Builds, operator: OperatorProcess
+) -> None:
+    async with silent() as host:
+        git = {"url": f"http://{host.address}/app"}
+        await builds.create("fetching", {"source": {"git": git}})
+        await host.came.wait()
+        await deleted(builds, "fetching", operator)
+        await becomes(lambda: len(host.talkers), 0, seconds=5)
+    assert "Running" not in builds.phases("fetching")
+
+
+@pytest.mark.row("F60")
+async def test_a_build_that_is_deleted_while_its_layers_are_packed(
+    stack: devstack.Stack, builds: Builds, operator: OperatorProcess
+) -> None:
+    seconds = f"0.{next(_numbers)}"
+    # Noise cannot be packed quickly, and nothing is pushed before all of it is.
+    step = f"RUN head -c 200000000 /dev/urandom >/noise && sleep {seconds}"
+    async with silent() as registry:
+        text = f"FROM {stack.base_image}\n{step}\n"
+        spec = inline({"Dockerfile": text}, images=[f"{registry.address}/app:1"])
+        await builds.create("packing", {**spec, "cache": {"noCache": True}})
+        await vanished(await appeared(seconds))
+        await deleted(builds, "packing", operator)
+        assert not registry.came.is_set()
+
+
+@pytest.mark.row("F60")
+async def test_a_build_that_is_deleted_while_it_is_pushed(
+    builds: Builds, operator: OperatorProcess
+) -> None:
+    async with silent() as registry:
+        await builds.create("pushing", inline(HELLO, images=[f"{registry.address}/app:1"]))
+        await registry.came.wait()
+        assert builds.phases("pushing") == ["Running"]
+        await deleted(builds, "pushing", operator)
+        await becomes(lambda: len(registry.talkers), 0, seconds=5)
+
+
+@pytest.mark.row("F60")
+async def test_a_build_that_is_deleted_between_two_attempts_has_no_further_one(
+    stack: devstack.Stack, builds: Builds, tmp_path: Path
+) -> None:
+    seconds = str(next(_numbers))
+    with crew(stack, 1) as [worker]:
+        operator = await asyncio.to_thread(
+            start_operator,
+            tmp_path,
+            stack.operator_kubeconfig,
+            namespaces=[builds.namespace],
+            pools=[{"workers": [worker.address], "slots": 1}],
+        )
+        try:
+            text = f"FROM {stack.base_image}\nRUN sleep {seconds}\n"
+            await builds.create("lost", inline({"Dockerfile": text}))
+            await appeared(seconds)
+            worker.kill()
+            waiting = await builds.phase("lost", "Pending")
+            assert condition(waiting.body, "Succeeded")["reason"] == "Retrying"
+            await deleted(builds, "lost", operator)
+            await asyncio.to_thread(worker.restart)
+            await builds.create("next", inline(HELLO))
+            assert (await builds.ended("next")).status["phase"] == "Succeeded"
+            await becomes(lambda: begun(operator), ["lost", "next"], seconds=5)
+        finally:
+            await asyncio.to_thread(operator.stop)
+
+
+@pytest.mark.row("F60")
+@pytest.mark.parametrize(
+    ("text", "phase"),
+    [("FROM scratch\nLABEL a=b\n", "Succeeded"), ("FROM scratch\nCOPY nothing /\n", "Failed")],
+    ids=["succeeded", "failed"],
+)
+async def test_a_build_that_is_deleted_after_its_end(
+    builds: Builds, operator: OperatorProcess, text: str, phase: str
+) -> None:
+    await builds.create("over", inline({"Dockerfile": text}))
+    assert (await builds.ended("over")).status["phase"] == phase
+    await deleted(builds, "over", operator)
