@@ -16,12 +16,14 @@ import aiohttp
 import kopf
 import orjson
 
+from imagewright.api.imagebuild import GROUP, VERSION
 from imagewright.kube.access import Access
 from imagewright.ports import Body
 
 BAD = HTTPStatus.BAD_REQUEST
 LOGIN_LIFE = timedelta(minutes=10)
 """kopf asks for another session after that: well within the life of a Pod's token."""
+KINDS_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,27 @@ async def session(access: Access, ears: Mapping[str, Ear]) -> kopf.AiohttpSessio
 
     `ears` are those of each kind, by plural.
     """
+    own = await _client(access, response_class=response_class(ears), trace_configs=[trace(ears)])
+    until = datetime.now(UTC) + LOGIN_LIFE
+    return kopf.AiohttpSession(server=access.server, aiohttp_session=own, expiration=until)
+
+
+async def kinds(access: Access) -> frozenset[str]:
+    """Which of our kinds, by plural, the API server serves now. Raises aiohttp's errors."""
+    async with (
+        await _client(access, timeout=KINDS_TIMEOUT) as client,
+        client.get(f"{access.server}/apis/{GROUP}/{VERSION}") as answer,
+    ):
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return frozenset()
+        answer.raise_for_status()
+        told = orjson.loads(await answer.read())
+    return frozenset(one["name"] for one in told["resources"])
+
+
+async def _client(access: Access, **more: Any) -> aiohttp.ClientSession:
     tls = await asyncio.to_thread(access.tls)
-    own = aiohttp.ClientSession(
+    return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=tls, limit=0),
         headers={
             "Authorization": await access.authorization(),
@@ -50,11 +71,8 @@ async def session(access: Access, ears: Mapping[str, Ear]) -> kopf.AiohttpSessio
             # Packing a list of thousands costs the API server more than sending it.
             "Accept-Encoding": "identity",
         },
-        response_class=response_class(ears),
-        trace_configs=[trace(ears)],
+        **more,
     )
-    until = datetime.now(UTC) + LOGIN_LIFE
-    return kopf.AiohttpSession(server=access.server, aiohttp_session=own, expiration=until)
 
 
 def response_class(ears: Mapping[str, Ear]) -> type[aiohttp.ClientResponse]:

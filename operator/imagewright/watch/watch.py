@@ -23,13 +23,15 @@ from imagewright.metrics import Metrics
 from imagewright.ports import Body
 from imagewright.settings import Settings
 from imagewright.watch.quiet import watch_settings
-from imagewright.watch.session import Ear, session
+from imagewright.watch.session import Ear, kinds, session
 
 log = structlog.get_logger("watch")
 LOOK_SECONDS = 0.25
 WATCHER = "watcher for "
 LOGIN_PAUSE = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+UP_SECONDS = 15.0
+"""A kopf that does not watch by then is started again: it looks only once for what is served."""
 SHORT_LIFE = 3.0
 """A kopf that lives shorter than this many seconds is started again with a growing pause."""
 TELL_SECONDS = 60.0
@@ -115,6 +117,8 @@ class Watch:
 
     async def _operate(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if missing := sorted(set(self._sinks) - await kinds(await load_access(self._kubeconfig))):
+            raise NotServedError(missing)
         self._starts += 1
         flag = asyncio.Event()
         minder = asyncio.create_task(self._mind(flag))
@@ -130,19 +134,25 @@ class Watch:
             minder.cancel()
 
     async def _mind(self, flag: asyncio.Event) -> None:
-        """End kopf when a watcher of its is gone: it goes on without it, and says nothing."""
-        await flag.wait()
-        while not self._watching():
+        """End kopf when it lacks a watcher: it goes on without, and says nothing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UP_SECONDS):
+                await flag.wait()
+                while not self._watching():
+                    await asyncio.sleep(LOOK_SECONDS)
+        if self._watching():
+            self._watches()
+        while self._watching():
             await asyncio.sleep(LOOK_SECONDS)
+        log.warning("kopf goes on without a watcher of its: it is ended")
+        if self._task is not None:
+            self._task.cancel()
+
+    def _watches(self) -> None:
         self._up = True
         log.info("Watching", start=self._starts)
         if self._starts > 1:
             self._metrics.watch_restarts.inc()
-        while self._watching():
-            await asyncio.sleep(LOOK_SECONDS)
-        log.warning("A watcher is gone and kopf goes on: it is ended")
-        if self._task is not None:
-            self._task.cancel()
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -191,6 +201,13 @@ class Watch:
     def _watching(self) -> bool:
         """Whether a watcher of kopf's runs in this loop for each kind."""
         return set(self._sinks) <= watched()
+
+
+class NotServedError(Exception):
+    """The API server does not know our kinds: kopf would look only once, and never again."""
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__(f"{', '.join(missing)} not served; are the CRDs installed?")
 
 
 def watched() -> set[str]:
