@@ -1,9 +1,11 @@
 """The session that kopf asks with, against a real HTTP server that stands for the API server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
 import yaml
@@ -11,7 +13,7 @@ from aiohttp import web
 
 from imagewright.kube.access import load_access
 from imagewright.reconcile.store import BUILDS, Store
-from imagewright.watch.session import Ear, session
+from imagewright.watch.session import Ear, kinds, session
 from tests.support.makers import a_body
 
 ITEMS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
@@ -28,6 +30,22 @@ TROUBLE: list[str] = []
 LISTED = [over("over"), a_body(uid="new"), over("known"), over("edited", generation=2)]
 
 
+Answer = Callable[[web.Request], Awaitable[web.Response]]
+
+
+@asynccontextmanager
+async def a_server(answer: Answer) -> AsyncIterator[str]:
+    """The URL of a server that answers everything so."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
 @pytest.fixture
 async def asked() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
     """The URL of a server that lists these everywhere, and the headers that it was sent."""
@@ -37,14 +55,21 @@ async def asked() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
         headers.append(dict(request.headers))
         return web.json_response({"kind": "List", "items": LISTED})
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}", headers
-    await runner.cleanup()
+    async with a_server(answer) as url:
+        yield url, headers
+
+
+def a_config(folder: Path, server: str) -> str:
+    """A kubeconfig for it."""
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
 
 
 @pytest.fixture
@@ -52,18 +77,10 @@ async def login(
     asked: tuple[str, list[dict[str, str]]], tmp_path: Path
 ) -> AsyncIterator[kopf.AiohttpSession]:
     """A session, and a store that knows one of the builds as running."""
-    config = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": asked[0]}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
     store = Store(BUILDS, lambda _: None)
     store.see(a_body(uid="known", name="known"))
     made = await session(
-        await load_access(str(path)),
+        await load_access(a_config(tmp_path, asked[0])),
         {"imagebuilds": Ear(store.idle, LISTS.append, TROUBLE.append)},
     )
     yield made
@@ -103,3 +120,36 @@ async def test_kopf_asks_as_we_do(
     sent = asked[1][0]
     assert (sent["Authorization"], sent["User-Agent"]) == ("Bearer t", "imagewright")
     assert sent["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "found"),
+    [
+        (404, "404 page not found", set()),
+        (200, '{"resources": []}', set()),
+        (
+            200,
+            '{"resources": [{"name": "imagebuilds"}, {"name": "imagebuilds/status"}]}',
+            {"imagebuilds", "imagebuilds/status"},
+        ),
+    ],
+    ids=["a group that is not served has no kinds", "nor has an empty one", "one that is served"],
+)
+async def test_which_kinds_are_served(
+    tmp_path: Path, status: int, content: str, found: set[str]
+) -> None:
+    async def told(request: web.Request) -> web.Response:
+        served = request.path == "/apis/imagewright.dev/v1alpha1"
+        return web.Response(status=status if served else 500, text=content)
+
+    async with a_server(told) as url:
+        assert await kinds(await load_access(a_config(tmp_path, url))) == found
+
+
+async def test_a_server_that_fails_does_not_say_that_a_kind_is_not_served(tmp_path: Path) -> None:
+    async def told(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    async with a_server(told) as url:
+        with pytest.raises(aiohttp.ClientResponseError):
+            await kinds(await load_access(a_config(tmp_path, url)))
