@@ -1,21 +1,19 @@
 """A build is deleted in every phase: its object is gone at once, and so is its work.
 
-The phases before a build begins, and a step that runs, are in tests/integration/test_cancel.py.
+The phases before a build begins, and a step that runs, are in tests/integration/test_cancel.py;
+the wait between two attempts is in tests/integration/test_outages.py.
 """
 
-import asyncio
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import devstack
 from bench.processes import appeared, vanished
-from devstack.builds import Builds, condition
-from devstack.crew import crew
-from devstack.operator import OperatorProcess, start_operator
+from devstack.builds import Builds
+from devstack.operator import OperatorProcess
 from tests.support.silent import silent
 from tests.support.waiting import becomes
 
@@ -40,11 +38,6 @@ async def idle(operator: OperatorProcess) -> None:
     for series in ("imagebuild_running", 'imagebuild_slots_in_use{pool="default"}'):
         await becomes(lambda: operator.metrics()[series], 0.0, seconds=5)  # noqa: B023  # awaited here
     assert not [one for one in operator.events() if one["level"] == "error"]
-
-
-def begun(operator: OperatorProcess) -> list[str]:
-    """The builds that it began, as its log has them so far."""
-    return [one["name"] for one in operator.events() if one["event"] == "Build began"]
 
 
 @pytest.mark.row("F60")
@@ -86,35 +79,6 @@ async def test_a_build_that_is_deleted_while_it_is_pushed(
         assert builds.phases("pushing") == ["Running"]
         await deleted(builds, "pushing", operator)
         await becomes(lambda: len(registry.talkers), 0, seconds=5)
-
-
-@pytest.mark.row("F60")
-async def test_a_build_that_is_deleted_between_two_attempts_has_no_further_one(
-    stack: devstack.Stack, builds: Builds, tmp_path: Path
-) -> None:
-    seconds = str(next(_numbers))
-    with crew(stack, 1) as [worker]:
-        operator = await asyncio.to_thread(
-            start_operator,
-            tmp_path,
-            stack.operator_kubeconfig,
-            namespaces=[builds.namespace],
-            pools=[{"workers": [worker.address], "slots": 1}],
-        )
-        try:
-            text = f"FROM {stack.base_image}\nRUN sleep {seconds}\n"
-            await builds.create("lost", inline({"Dockerfile": text}))
-            await appeared(seconds)
-            worker.kill()
-            waiting = await builds.phase("lost", "Pending")
-            assert condition(waiting.body, "Succeeded")["reason"] == "Retrying"
-            await deleted(builds, "lost", operator)
-            await asyncio.to_thread(worker.restart)
-            await builds.create("next", inline(HELLO))
-            assert (await builds.ended("next")).status["phase"] == "Succeeded"
-            await becomes(lambda: begun(operator), ["lost", "next"], seconds=5)
-        finally:
-            await asyncio.to_thread(operator.stop)
 
 
 @pytest.mark.row("F60")

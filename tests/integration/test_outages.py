@@ -16,6 +16,7 @@ from devstack.operator import start_operator
 from devstack.registries import Registries
 from devstack.server import await_ready, free_port, start
 from tests.support.proxy import ApiProxy
+from tests.support.waiting import becomes
 
 HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 _numbers = itertools.count(700_001)
@@ -95,6 +96,38 @@ async def test_builds_wait_for_a_worker_and_go_on_when_it_is_back(
             ended = await builds.ended("lost", seconds=20)
             assert ended.status["phase"] == "Succeeded"
             assert ended.status["attempt"] == 2
+        finally:
+            await asyncio.to_thread(operator.stop)
+
+
+@pytest.mark.row("F60")
+async def test_a_build_that_is_deleted_between_two_attempts_has_no_further_one(
+    stack: devstack.Stack, builds: Builds, tmp_path: Path
+) -> None:
+    with crew(stack, 1) as [worker]:
+        operator = await asyncio.to_thread(
+            start_operator,
+            tmp_path / "operator",
+            stack.operator_kubeconfig,
+            namespaces=[builds.namespace],
+            pools=[{"workers": [worker.address], "slots": 1}],
+        )
+        try:
+            seconds = str(next(_numbers))
+            await builds.create("lost", sleeping(stack, seconds))
+            await appeared(seconds)
+            worker.kill()
+            waiting = await builds.phase("lost", "Pending")
+            assert condition(waiting.body, "Succeeded")["reason"] == "Retrying"
+            await builds.delete("lost")
+            await builds.gone("lost", seconds=1)
+            await asyncio.to_thread(worker.restart)
+            await builds.create("next", inline(HELLO))
+            assert (await builds.ended("next")).status["phase"] == "Succeeded"
+            begun = [one["name"] for one in operator.events() if one["event"] == "Build began"]
+            assert begun == ["lost", "next"]
+            slots = 'imagebuild_slots_in_use{pool="default"}'
+            await becomes(lambda: operator.metrics()[slots], 0.0, seconds=5)
         finally:
             await asyncio.to_thread(operator.stop)
 
