@@ -19,7 +19,8 @@ LIFE_SECONDS = 300
 class Signer:
     """Makes tokens that a registry with this folder's keys trusts. Its own key is made once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, life_seconds: int = LIFE_SECONDS) -> None:
+        self._life = life_seconds
         self._keys, secret = folder / "jwks.json", folder / "token.key"
         if not secret.exists():
             secret.touch(0o600)
@@ -38,7 +39,7 @@ class Signer:
         """A token for the user, "" for nobody, that allows so much."""
         now = int(time.time())
         claims = {"iss": ISSUER, "aud": SERVICE, "sub": user, "access": list(access)}
-        times = {"exp": now + LIFE_SECONDS, "nbf": now - 10, "iat": now}
+        times = {"exp": now + self._life, "nbf": now - 100, "iat": now}
         header = {"alg": "EdDSA", "typ": "JWT", "kid": "1"}
         parts = (_text(json.dumps(part).encode()) for part in (header, {**claims, **times}))
         signed = ".".join(parts)

@@ -5,16 +5,20 @@ chosen, and it builds; then the layers are merged, where that was asked for; nam
 that no name ever stands for half of an image.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from imagewright.api.reason import Reason
-from imagewright.domain.outcome import Built
+from imagewright.domain.outcome import Built, Pushed
 from imagewright.domain.plan import Directory, Git, Oci, Order, Plan
 from imagewright.domain.progress import Advance, Output
-from imagewright.domain.reference import InvalidReference, Reference, parse_all
+from imagewright.domain.reference import InvalidReference, Reference, parse, parse_all
 from imagewright.ports import Builder, Error, ImageStore, Keyring, Rejected, Report, Sources
+
+ASKED_SECONDS = 10.0
+"""For one question after what a name stands for."""
 
 
 class Backend:
@@ -60,6 +64,23 @@ class Backend:
         if plan.squash and built.repository:
             built = await self._store.squash(built, keyring)
         return await self._named(built, names, keyring, report)
+
+    async def checked(self, built: Built, keyring: Keyring) -> Built:
+        """Ask the registries what our names stand for now; who does not answer is not waited for.
+
+        A request for each name would make every build slower for what happens to next to none: so
+        it is for the caller to say when (`Jobs` does where a rival is known).
+        """
+        pushed = [await self._asked_after(one, keyring) for one in built.pushed]
+        return replace(built, pushed=tuple(pushed))
+
+    async def _asked_after(self, one: Pushed, keyring: Keyring) -> Pushed:
+        try:
+            async with asyncio.timeout(ASKED_SECONDS):
+                digest = await self._store.holds(parse(f"{one.name}:{one.tag}"), keyring)
+        except (Error, TimeoutError):
+            return one
+        return replace(one, overtaken=digest not in {"", one.digest})
 
     @asynccontextmanager
     async def _fetched(

@@ -22,13 +22,15 @@ from imagewright.domain.facts import (
     Resting,
     Running,
 )
-from imagewright.domain.outcome import Broken, Outcome
+from imagewright.domain.outcome import Broken, Built, Outcome
 from imagewright.domain.plan import Plan
 from imagewright.domain.progress import Progress
 from imagewright.domain.redact import redact
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Lease
+from imagewright.pools.pool import Worker
 from imagewright.ports import Backend, Error, Failed, Keyring, Unavailable
+from imagewright.relief import met_full_disk, relieve, told_again
 from imagewright.stall import STALL_SECONDS, Attendant
 
 log = structlog.get_logger("jobs")
@@ -44,6 +46,8 @@ class Task:
     inputs: str
     plan: Plan
     keyring: Keyring
+    again: bool = False
+    """An attempt before this one may have pushed, or may yet do so."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,8 @@ class Work:
     state: JobState
     progress: Progress = field(default_factory=Progress)
     task: asyncio.Task[None] | None = None
+    rivals: bool = False
+    """Another push of one of its names was, or is, on its way at the same time."""
 
 
 class Jobs:
@@ -110,6 +116,10 @@ class Jobs:
     def begin(self, uid: str, task: Task, ref: str, lease: Lease) -> None:
         """Build the plan under the id `ref`, on the leased worker."""
         work = Work(task.inputs, task.plan, lease, Running(0, "", self._clock()))
+        work.rivals = task.again
+        for other in self._works.values():
+            if isinstance(other.state, Running) and shared(other.plan, task.plan):
+                work.rivals = other.rivals = True
         self._start(uid, work, self._build(uid, work, (ref, task.keyring), lease))
 
     def lease_of(self, uid: str) -> Lease | None:
@@ -218,24 +228,49 @@ class Jobs:
             self._ended(uid)
 
     async def _build(self, uid: str, work: Work, call: tuple[str, Keyring], lease: Lease) -> None:
-        attendant = Attendant(lease.worker, self._stall_seconds)
-        work.progress.listener = attendant.beat
-        building = attempt(lease.worker.backend, call, work.plan, work.progress)
-        try:
-            outcome = await attendant.attend(building)
-        except Unavailable as error:
-            outcome = broken_by(error, work.progress, call[1].masks())
+        worker, (ref, keyring) = lease.worker, call
+        outcome = await self._attended(work, call, worker)
+        if met_full_disk(outcome):
+            self._metrics.disk_full.inc()
+            await relieve(worker)
+            work.progress = Progress(percent=work.progress.percent)
+            # Under its first id the daemon would show it the log of the attempt that broke.
+            again = (f"{ref}-again", keyring)
+            outcome = told_again(await self._attended(work, again, worker))
+        if isinstance(outcome, Built) and work.rivals:
+            outcome = await worker.backend.checked(outcome, keyring)
         self._end(uid, work, outcome)
 
+    async def _attended(self, work: Work, call: tuple[str, Keyring], worker: Worker) -> Outcome:
+        """One attempt; a worker that falls silent ends it."""
+        attendant = Attendant(worker, self._stall_seconds)
+        work.progress.listener = attendant.beat
+        try:
+            return await attendant.attend(attempt(worker.backend, call, work.plan, work.progress))
+        except Unavailable as error:
+            return broken_by(error, work.progress, call[1].masks())
+
     def _end(self, uid: str, work: Work, outcome: Outcome) -> None:
-        if isinstance(outcome, Broken) and outcome.reason in LOST and work.lease is not None:
+        if isinstance(outcome, Broken) and lost(outcome) and work.lease is not None:
             work.lease.worker.suspect()
         work.state = Ended(outcome)
         self._ended(uid)
 
 
 LOST = frozenset({Reason.BUILDER_UNAVAILABLE, Reason.TLS_FAILED, Reason.STALLED})
-"""Reasons that speak of the worker itself, not of what it asked elsewhere."""
+
+
+def lost(broken: Broken) -> bool:
+    """Whether it speaks of the worker itself, not of what it asked elsewhere.
+
+    A worker that we cannot speak to may be one later; who was shown to it will not be another.
+    """
+    return broken.retryable and broken.reason in LOST
+
+
+def shared(one: Plan, other: Plan) -> bool:
+    """Whether both push under a name in common, as far as the names are written alike."""
+    return not set(one.images).isdisjoint(other.images)
 
 
 async def attempt(

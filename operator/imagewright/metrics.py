@@ -45,6 +45,11 @@ class Metrics:
             registry=registry,
         )
         self.running = Gauge("imagebuild_running", "Builds that run now.", registry=registry)
+        self.disk_full = Counter(
+            "imagebuild_disk_full",
+            "Times a worker's disk was full, and its cache was pruned for the build that met it.",
+            registry=registry,
+        )
         self.queue_depth = Gauge(
             "imagebuild_queue_depth",
             "Builds that wait for a slot.",

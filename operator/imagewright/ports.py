@@ -185,6 +185,13 @@ class ImageStore(Protocol):
         """
         ...
 
+    async def holds(self, name: Reference, keyring: Keyring) -> str:
+        """The digest that `name` stands for in its registry now; empty where that is not known.
+
+        Raises Unavailable, Failed.
+        """
+        ...
+
 
 class Sources(Protocol):
     """Contexts that the operator itself fetches, kept by content."""
@@ -261,6 +268,14 @@ class Backend(Protocol):
 
         Raises Rejected, Failed or Unavailable; an error of an image that is there all the same
         carries it as `built`.
+        """
+        ...
+
+    async def checked(self, built: Built, keyring: Keyring) -> Built:
+        """The same, with the names marked that another push has taken meanwhile.
+
+        It costs a request for each name, and raises nothing: a name that cannot be asked after
+        counts as ours.
         """
         ...
 

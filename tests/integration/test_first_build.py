@@ -285,6 +285,7 @@ async def test_a_failing_step_says_all_in_the_write_that_says_failed(
     assert builds.phases("fails") == ["Running", "Failed"]
 
 
+@pytest.mark.row("F15")
 async def test_a_step_that_is_killed_is_said_to_be_out_of_memory(
     stack: devstack.Stack, builds: Builds
 ) -> None:
@@ -293,6 +294,7 @@ async def test_a_step_that_is_killed_is_said_to_be_out_of_memory(
     ended = (await builds.ended("killed")).status
     assert ended["failure"]["reason"] == "OutOfMemory"
     assert ended["failure"]["exitCode"] == 137
+    assert (ended["attempt"], ended["failure"]["retryable"]) == (1, False)
 
 
 @pytest.mark.row("F70")

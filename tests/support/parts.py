@@ -50,11 +50,14 @@ class FakeKeyring:
 
 
 class FakeStore:
-    """An image store that notes what it does; `refuses` is the name that it will not give."""
+    """An image store that notes what it does.
+
+    `refuses` is the name that it will not give, `held` the digest that every name stands for.
+    """
 
     def __init__(self) -> None:
         self.did: list[str] = []
-        self.refuses = ""
+        self.refuses = self.held = ""
         self.error: Error | None = None
 
     async def squash(self, built: Built, keyring: Keyring) -> Built:
@@ -69,6 +72,12 @@ class FakeStore:
             raise self.error
         digest = f"sha256:of-{built.image_id}"
         return Pushed(name.name, name.tag, digest, name.pinned(digest))
+
+    async def holds(self, name: Reference, keyring: Keyring) -> str:
+        self.did.append(f"holds {name}")
+        if self.error:
+            raise self.error
+        return self.held
 
 
 class FakeSources:

@@ -176,3 +176,23 @@ def test_a_backend_without_a_builder_is_refused_at_once() -> None:
 def test_a_backend_says_which_builders_it_has(parts: Parts) -> None:
     assert parts.backend.lacks(Plan(Inline(), builder=CLASSIC)) == ""
     assert parts.backend.lacks(Plan(Inline())) == "it has no buildkit builder"
+
+
+@pytest.mark.parametrize(
+    ("held", "error", "overtaken"),
+    [
+        ("sha256:of-sha256:built", None, False),
+        ("sha256:another", None, True),
+        ("", None, False),
+        ("", Unavailable("The registry is out."), False),
+    ],
+    ids=["ours", "another's", "nobody's, or not told", "a registry that does not answer"],
+)
+async def test_a_name_that_stands_for_another_image_is_marked(
+    parts: Parts, held: str, error: Unavailable | None, overtaken: bool
+) -> None:
+    built = await parts.build(Plan(Inline(), images=("r.example/b:1",)))
+    parts.store.held, parts.store.error = held, error
+    checked = await parts.backend.checked(built, FakeKeyring())
+    assert checked == replace(built, pushed=(replace(built.pushed[0], overtaken=overtaken),))
+    assert parts.store.did[-1] == "holds r.example/b:1"

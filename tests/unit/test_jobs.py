@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from imagewright.api.reason import Reason
+from imagewright.backend import Backend
 from imagewright.builders.memory import MemoryBuilder
 from imagewright.domain.facts import Ended, Prepared, Preparing, Running
 from imagewright.domain.outcome import Broken, Built
-from imagewright.domain.plan import Git, Inline, Plan
+from imagewright.domain.plan import BUILDKIT, Git, Inline, Plan
 from imagewright.domain.progress import Advance, Output, Progress, Step
 from imagewright.jobs import Jobs, Task, attempt, broken_by
 from imagewright.metrics import Metrics
@@ -18,8 +19,9 @@ from imagewright.pools.entry import Lease
 from imagewright.ports import Error, Failed, Rejected, Unavailable
 from imagewright.scheduler import Scheduler
 from tests.support.makers import NOW, UID
-from tests.support.parts import FakeKeyring, a_backend
+from tests.support.parts import FakeKeyring, FakeSources, FakeStore
 from tests.support.pooling import a_pool, a_worker, an_entry
+from tests.support.prunemakers import FakeCache
 
 PLAN = Plan(Inline({"Dockerfile": b"FROM scratch\n"}), images=("r.example/a:1",))
 STEP = Step("1", "[1/1] RUN x", started=1.0, error="exit code: 7")
@@ -31,20 +33,21 @@ def task(plan: Plan) -> Task:
 
 
 class Bench:
-    """Jobs on one worker with one slot."""
+    """Jobs on one worker with so many slots."""
 
-    def __init__(self) -> None:
-        self.builder = MemoryBuilder()
-        self.worker = a_worker("w", 1, a_backend(self.builder))
-        metrics = Metrics()
+    def __init__(self, slots: int = 1) -> None:
+        self.builder, self.store = MemoryBuilder(), FakeStore()
+        backend = Backend({BUILDKIT: self.builder}, self.store, FakeSources())
+        self.worker = a_worker("w", slots, backend)
+        metrics = self.metrics = Metrics()
         self.scheduler = Scheduler([a_pool(self.worker)], time.monotonic, metrics)
         self.woken: list[str] = []
         self.jobs = Jobs(self.woken.append, lambda: NOW, metrics, stall_seconds=0.01)
 
-    def lease(self) -> Lease:
-        """The slot."""
-        self.scheduler.enter("default", an_entry(UID, PLAN))
-        return self.scheduler.take(UID)
+    def lease(self, uid: str = UID) -> Lease:
+        """A slot."""
+        self.scheduler.enter("default", an_entry(uid, PLAN))
+        return self.scheduler.take(uid)
 
     def begin(self) -> None:
         """Build."""
@@ -164,6 +167,7 @@ async def test_waiting_for_the_end_has_its_own_end() -> None:
         (Unavailable("Not accepted.", Reason.TLS_FAILED), True),
         (Unavailable("It fell silent.", Reason.STALLED), True),
         (Unavailable("The registry is out.", Reason.REGISTRY_UNAVAILABLE), False),
+        (Failed("x509: of a registry.", Reason.TLS_FAILED), False),
         (Failed("exit code: 1."), False),
     ],
     ids=[
@@ -171,6 +175,7 @@ async def test_waiting_for_the_end_has_its_own_end() -> None:
         "a refused certificate",
         "a silent worker",
         "a registry that is out",
+        "a registry's certificate",
         "a broken build",
     ],
 )
@@ -221,6 +226,42 @@ async def test_a_fault_of_ours_while_it_resolves_ends_the_build_and_not_the_slot
     assert isinstance(ended.outcome, Broken)
     assert "The operator itself failed" in ended.outcome.message
     await bench.until(lambda: bench.worker.leased == 0)
+
+
+async def test_a_full_disk_is_pruned_and_the_build_begun_again_once() -> None:
+    bench, cache = Bench(), FakeCache()
+    bench.worker.caches = {"buildkit": cache}
+    bench.builder.error = Failed("Full.", Reason.DISK_FULL)
+    bench.begin()
+    await bench.until(lambda: bench.woken)
+    assert [order.ref for order in bench.builder.orders] == ["ref", "ref-again"]
+    assert len(cache.policies) == 1
+    assert bench.metrics.registry.get_sample_value("imagebuild_disk_full_total") == 1
+    assert state(bench) == Ended(Broken(Reason.DISK_FULL, "Full."))
+
+
+@pytest.mark.parametrize(
+    ("images", "again", "asked"),
+    [
+        (("r.example/b:1",), False, False),
+        (("r.example/b:1", "r.example/a:1"), False, True),
+        (("r.example/b:1",), True, True),
+    ],
+    ids=["other names only", "one name in common", "a second attempt"],
+)
+async def test_a_name_is_asked_after_only_where_somebody_else_may_push_it(
+    images: tuple[str, ...], again: bool, asked: bool
+) -> None:
+    bench, other = Bench(slots=2), Plan(PLAN.source, images=images)
+    bench.store.held = "sha256:another"
+    bench.begin()
+    bench.jobs.begin("b", Task("b", other, FakeKeyring(), again), "b", bench.lease("b"))
+    await bench.until(lambda: set(bench.woken) == {UID, "b"})
+    job = bench.jobs.look("b")
+    assert job
+    assert isinstance(job.state, Ended)
+    assert isinstance(job.state.outcome, Built)
+    assert [one.overtaken for one in job.state.outcome.pushed] == [asked] * len(images)
 
 
 def progress() -> Progress:

@@ -49,7 +49,10 @@ class PushedImage(Model):
         None, description="Of the manifest or index that the name now stands for."
     )
     reference: str | None = Field(None, description="Name and digest: the same image for ever.")
-    state: str = Field(description="Pushed, or NotPushed where the run ended before it.")
+    state: str = Field(
+        description="Pushed; NotPushed where the run ended before it; TagOverwritten where "
+        "another push took the name before the run ended."
+    )
 
 
 class ResolvedSource(Model):

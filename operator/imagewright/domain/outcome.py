@@ -7,12 +7,13 @@ from imagewright.api.reason import Reason
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A name that the registry now holds."""
+    """A name that the registry now holds; `overtaken`: another push has taken it since."""
 
     name: str
     tag: str
     digest: str
     reference: str
+    overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ UNAUTHORIZED = (
     r"no active session"
 )
 PUSHING = r"failed to push|failed to do request[^\n]*blobs/uploads|error pushing"
+DISK_FULL = (
+    "The worker's disk is full, though its cache was pruned: give it a larger one, or build less "
+    "on it at a time."
+)
 SIGNS: tuple[Sign, ...] = (
     _sign(
         r"error squashing image[\s\S]*(?:non-parent|no such)",
@@ -55,9 +59,10 @@ SIGNS: tuple[Sign, ...] = (
         "The Dockerfile needs BuildKit: build with builder: buildkit.",
     ),
     _sign(
-        r"no space left on device",
-        Reason.DISK_FULL,
-        "The worker's disk is full: prune its cache or give it a larger one.",
+        r"x509: |tls: failed to verify certificate",
+        Reason.TLS_FAILED,
+        "The certificate of a registry or source was not accepted: give the worker the authority "
+        "that signed it.",
     ),
     _sign(
         # Our own words, which the daemon passes on in place of its own.
@@ -80,6 +85,12 @@ SIGNS: tuple[Sign, ...] = (
         PUSHING,
         Reason.REGISTRY_UNAVAILABLE,
         "The registry did not take the image: its answer says why.",
+    ),
+    _sign(
+        # After the signs of a push: a registry's disk may be full as well.
+        r"no space left on device",
+        Reason.DISK_FULL,
+        DISK_FULL,
     ),
     _sign(
         r"digest mismatch",

@@ -129,7 +129,11 @@ def _image(facts: Facts, built: Built | None) -> dict[str, Any]:
         return {}
     pushed = [
         PushedImage(
-            name=one.name, tag=one.tag, digest=one.digest, reference=one.reference, state="Pushed"
+            name=one.name,
+            tag=one.tag,
+            digest=one.digest,
+            reference=one.reference,
+            state="TagOverwritten" if one.overtaken else "Pushed",
         )
         for one in built.pushed
     ]
@@ -287,7 +291,9 @@ def ref_of(facts: Facts) -> str:
 def _success_message(built: Built) -> str:
     if built.pushed:
         names = ", ".join(f"{one.name}:{one.tag}" for one in built.pushed)
-        return clip(f"Built and pushed as {names}.", MESSAGE_BYTES)
+        lost = ", ".join(f"{one.name}:{one.tag}" for one in built.pushed if one.overtaken)
+        warning = f" Another push has taken {lost} since: use the digest." if lost else ""
+        return clip(f"Built and pushed as {names}.{warning}", MESSAGE_BYTES)
     return "Built. Nothing was pushed, because spec.images names nothing."
 
 

@@ -48,6 +48,10 @@ class EngineStore:
                 raise
         return Pushed(name.name, name.tag, digest, name.pinned(digest))
 
+    async def holds(self, name: Reference, keyring: Keyring) -> str:  # noqa: ARG002  # the port's
+        """Not known: an engine says what it has, which need not be what the registry has."""
+        return ""
+
     async def _unnamed(self, name: Reference) -> None:
         try:
             await self._engine.remove(str(name))

@@ -76,6 +76,11 @@ class RegistryStore:
             await far.put_manifest(name.repository, name.tag, manifest)
         return Pushed(name.name, name.tag, manifest.digest, name.pinned(manifest.digest))
 
+    async def holds(self, name: Reference, keyring: Keyring) -> str:
+        """By the registry's own word."""
+        async with self._registry(name.registry, keyring) as registry:
+            return await registry.tagged(name.repository, name.tag)
+
     @asynccontextmanager
     async def _registry(self, host: str, keyring: Keyring) -> AsyncIterator[Registry]:
         try:

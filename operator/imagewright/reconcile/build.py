@@ -168,7 +168,7 @@ class BuildReconciler:
 
     def _task(self, facts: Facts, plan: Plan) -> Task:
         keyring = self._world.keyrings(facts.existing.metadata.namespace, plan)
-        return Task(facts.inputs, plan, keyring)
+        return Task(facts.inputs, plan, keyring, again=facts.attempt > 1)
 
     async def _report(self, facts: Facts, decision: Decision) -> None:
         """Write what is now true, if it is not written yet. Raises Conflict."""

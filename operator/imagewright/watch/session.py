@@ -1,8 +1,8 @@
-"""The session that kopf asks with: who we are, and lists without what is over.
+"""The session that kopf asks with: who we are, and lists that go past it, straight to us.
 
-A cluster keeps thousands of builds that are over. kopf makes a task, a queue and some views for
-each one that it lists, and remembers it for as long as it lives; our store forgets it at once. So
-these are dropped where a list is parsed.
+kopf makes a task, a queue and some views for each object that it lists, remembers it for as long
+as it lives, and tells of them in no order: after a restart the youngest could get the slots. So
+what a list holds is handed over where it is parsed, and kopf finds it empty.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ KINDS_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
 
 @dataclass(frozen=True, slots=True)
 class Ear:
-    """What is to be done about the lists of one kind."""
+    """Who hears of the lists and requests of one kind; all are called in kopf's thread."""
 
     idle: Callable[[Body], bool]
     """Which bodies need not be told."""
-    listed: Callable[[str], None]
-    """Called with the path of a list that has begun."""
+    listed: Callable[[str, list[Body]], None]
+    """Called with the path of a list that is complete, and the others, the most urgent first."""
     asked: Callable[[str], None]
     """Called after each request for this kind: why it failed; empty where it did not."""
 
@@ -76,16 +76,23 @@ async def _client(access: Access, **more: Any) -> aiohttp.ClientSession:
 
 
 def response_class(ears: Mapping[str, Ear]) -> type[aiohttp.ClientResponse]:
-    """Responses that leave the idle out of lists; what a watch streams is left as it is."""
+    """Responses that hand lists over; what a watch streams is left as it is."""
+    pages: dict[str, list[Body]] = {}
 
     class Response(aiohttp.ClientResponse):
         async def json(self, **_: Any) -> Any:
             content = orjson.loads(await self.read())
             ear = ears.get(self.url.name)
-            if ear is not None and "items" in content:
-                if "continue" not in self.url.query:
-                    ear.listed(self.url.path)
-                content["items"] = [one for one in content["items"] if not ear.idle(one)]
+            if ear is None or "items" not in content:
+                return content
+            # A list that was given up is begun again without a place to go on from.
+            known = pages.pop(self.url.path, []) if "continue" in self.url.query else []
+            known += [one for one in content["items"] if not ear.idle(one)]
+            if content.get("metadata", {}).get("continue"):
+                pages[self.url.path] = known
+            else:
+                ear.listed(self.url.path, sorted(known, key=precedence))
+            content["items"] = []
             return content
 
     return Response
@@ -107,3 +114,9 @@ def trace(ears: Mapping[str, Ear]) -> aiohttp.TraceConfig:
     traced.on_request_end.append(answered)
     traced.on_request_exception.append(failed)
     return traced
+
+
+def precedence(body: Body) -> tuple[int, str]:
+    """What is to be seen first: the highest priority, then the oldest. A list is by name."""
+    priority = (body.get("spec") or {}).get("priority") or 0
+    return -priority, body["metadata"].get("creationTimestamp") or ""

@@ -178,8 +178,10 @@ class Watch:
             else:
                 self._main.call_soon_threadsafe(sink.seen, body)
 
-    def _lists(self, plural: str, path: str) -> None:
+    def _lists(self, plural: str, path: str, bodies: list[Body]) -> None:
         """A first list shows what there is; each later one hides what went before it."""
+        for body in bodies:
+            self._main.call_soon_threadsafe(self._sinks[plural].seen, body)
         if path in self._listed:
             self._main.call_soon_threadsafe(self._sinks[plural].missed)
         self._listed.add(path)

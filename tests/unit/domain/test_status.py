@@ -1,6 +1,7 @@
 """What a status says for each decision, as tools read it."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +124,16 @@ def test_a_success_names_what_was_pushed() -> None:
     assert status["imageDigest"] == DIGEST
     assert status["cache"] == {"cachedSteps": 1, "totalSteps": 2}
     assert status["startTime"] == "2026-01-02T03:04:05Z"
+
+
+def test_a_name_that_was_taken_by_another_push_is_warned_of() -> None:
+    taken = replace(BUILT, pushed=(replace(BUILT.pushed[0], overtaken=True),))
+    status = summarize(some_facts(a_build()), Finish(taken)).dump()
+    assert status["phase"] == "Succeeded"
+    assert status["images"][0]["state"] == "TagOverwritten"
+    assert status["images"][0]["digest"] == DIGEST
+    message = status["conditions"][0]["message"]
+    assert "Another push has taken r.example/a:1 since: use the digest." in message
 
 
 def test_the_time_of_a_condition_moves_only_when_it_flips() -> None:

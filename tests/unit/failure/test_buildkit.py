@@ -51,6 +51,16 @@ TEXTS: dict[str, tuple[str, Reason, bool]] = {
         Reason.DISK_FULL,
         False,
     ),
+    "a registry whose certificate nobody knows": (
+        "failed to push r.example/a:1: Head: x509: certificate signed by unknown authority",
+        Reason.TLS_FAILED,
+        False,
+    ),
+    "the registry's disk is full": (
+        "failed to push r.example/a:1: status from PUT request: 500: no space left on device",
+        Reason.REGISTRY_UNAVAILABLE,
+        True,
+    ),
     "a digest that does not match": (
         "digest mismatch for https://a.example/c: sha256:a (expected: sha256:b)",
         Reason.SOURCE_UNAVAILABLE,

@@ -12,24 +12,26 @@ import yaml
 from aiohttp import web
 
 from imagewright.kube.access import load_access
-from imagewright.reconcile.store import BUILDS, Store
+from imagewright.ports import Body
 from imagewright.watch.session import Ear, kinds, session
 from tests.support.makers import a_body
 
 ITEMS = "/apis/imagewright.dev/v1alpha1/imagebuilds"
-DONE = {"phase": "Succeeded", "observedGeneration": 1}
+NAMESPACED = "/apis/imagewright.dev/v1alpha1/namespaces/a/imagebuilds"
+OTHERS = "/apis/imagewright.dev/v1alpha1/others"
 
 
-def over(uid: str, **metadata: Any) -> dict[str, Any]:
-    """A build that has ended."""
-    return {**a_body(uid=uid, name=uid, **metadata), "status": DONE}
+def made(uid: str, second: int, **spec: Any) -> dict[str, Any]:
+    """A build that was created then."""
+    return a_body(spec, uid=uid, creationTimestamp=f"2026-01-02T03:04:{second:02}Z")
 
 
-LISTS: list[str] = []
-TROUBLE: list[str] = []
-LISTED = [over("over"), a_body(uid="new"), over("known"), over("edited", generation=2)]
+LISTED = [made("young", 30), made("old", 10), made("urgent", 40, priority=1), made("middle", 20)]
+LISTED.append(made("over", 5))
 
 
+REFUSED: dict[str, Any] = {}
+"""More of what the server answers."""
 Answer = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -53,7 +55,11 @@ async def asked() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
 
     async def answer(request: web.Request) -> web.Response:
         headers.append(dict(request.headers))
-        return web.json_response({"kind": "List", "items": LISTED})
+        begin = int(request.query.get("continue", 0))
+        end = begin + int(request.query.get("limit", len(LISTED)))
+        more = {"continue": str(end)} if end < len(LISTED) else {}
+        body = {"kind": "List", "metadata": more, "items": LISTED[begin:end]}
+        return web.json_response(body, **REFUSED)
 
     async with a_server(answer) as url:
         yield url, headers
@@ -73,38 +79,61 @@ def a_config(folder: Path, server: str) -> str:
 
 
 @pytest.fixture
+def taken() -> list[Body]:
+    """The builds that were handed over."""
+    return []
+
+
+@pytest.fixture
+def trouble() -> list[str]:
+    """How each request fared."""
+    return []
+
+
+@pytest.fixture
 async def login(
-    asked: tuple[str, list[dict[str, str]]], tmp_path: Path
+    asked: tuple[str, list[dict[str, str]]],
+    taken: list[Body],
+    trouble: list[str],
+    tmp_path: Path,
 ) -> AsyncIterator[kopf.AiohttpSession]:
-    """A session, and a store that knows one of the builds as running."""
-    store = Store(BUILDS, lambda _: None)
-    store.see(a_body(uid="known", name="known"))
-    made = await session(
-        await load_access(a_config(tmp_path, asked[0])),
-        {"imagebuilds": Ear(store.idle, LISTS.append, TROUBLE.append)},
-    )
+    """A session that hands builds over."""
+
+    def listed(_: str, bodies: list[Body]) -> None:
+        taken.extend(bodies)
+
+    ear = Ear(lambda body: body["metadata"]["uid"] == "over", listed, trouble.append)
+    made = await session(await load_access(a_config(tmp_path, asked[0])), {"imagebuilds": ear})
     yield made
     await made.aiohttp_session.close()
 
 
-@pytest.mark.parametrize(
-    ("path", "told"),
-    [
-        (f"{ITEMS}?limit=100", ["new", "known", "edited"]),
-        ("/apis/imagewright.dev/v1alpha1/namespaces/a/imagebuilds", ["new", "known", "edited"]),
-        ("/apis/imagewright.dev/v1alpha1/others", ["over", "new", "known", "edited"]),
-    ],
-    ids=[
-        "a list leaves out what is over, unless it is not known that it is",
-        "so does the list of a namespace",
-        "another kind is listed in full",
-    ],
-)
-async def test_what_kopf_is_told(login: kopf.AiohttpSession, path: str, told: list[str]) -> None:
-    async with login.aiohttp_session.get(f"{login.server}{path}") as answer:
-        content = await answer.json()
-    assert [one["metadata"]["uid"] for one in content["items"]] == told
-    assert content["kind"] == "List"
+@pytest.mark.parametrize("place", [ITEMS, NAMESPACED], ids=["all", "a namespace"])
+async def test_a_list_goes_past_kopf_the_most_urgent_first(
+    login: kopf.AiohttpSession, taken: list[Body], place: str
+) -> None:
+    async with login.aiohttp_session.get(f"{login.server}{place}") as answer:
+        assert await answer.json() == {"kind": "List", "metadata": {}, "items": []}
+    assert [one["metadata"]["uid"] for one in taken] == ["urgent", "old", "middle", "young"]
+
+
+async def test_a_list_in_pages_is_handed_over_when_it_is_complete(
+    login: kopf.AiohttpSession, taken: list[Body]
+) -> None:
+    # The first list is given up after a page.
+    for place in ("limit=2", "limit=2", "limit=2&continue=2", "limit=2&continue=4"):
+        assert taken == []
+        async with login.aiohttp_session.get(f"{login.server}{ITEMS}?{place}") as answer:
+            assert (await answer.json())["items"] == []
+    assert [one["metadata"]["uid"] for one in taken] == ["urgent", "old", "middle", "young"]
+
+
+async def test_another_kind_is_listed_as_it_is(
+    login: kopf.AiohttpSession, taken: list[Body]
+) -> None:
+    async with login.aiohttp_session.get(f"{login.server}{OTHERS}") as answer:
+        assert (await answer.json())["items"] == LISTED
+    assert taken == []
 
 
 async def test_an_object_is_not_taken_for_a_list(login: kopf.AiohttpSession) -> None:
@@ -120,6 +149,19 @@ async def test_kopf_asks_as_we_do(
     sent = asked[1][0]
     assert (sent["Authorization"], sent["User-Agent"]) == ("Bearer t", "imagewright")
     assert sent["Accept-Encoding"] == "identity"
+
+
+async def test_each_request_tells_how_it_fared(
+    login: kopf.AiohttpSession, trouble: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with login.aiohttp_session.get(f"{login.server}{ITEMS}"):
+        assert trouble == [""]
+    monkeypatch.setitem(REFUSED, "status", 403)
+    async with login.aiohttp_session.get(f"{login.server}{ITEMS}"):
+        assert trouble[1:] == ["the API server answered with 403"]
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await login.aiohttp_session.get("http://127.0.0.1:9/imagebuilds")
+    assert "did not answer" in trouble[2]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ class Registry:
             )
         return Manifest(digest, media_type, content)
 
+    async def tagged(self, repository: str, tag: str) -> str:
+        """The digest that a tag stands for now; empty where the registry has none or says none."""
+        headers = {"Accept": ", ".join(IMAGES + INDEXES)}
+        request = Request("HEAD", repository, self._url(repository, "manifests", tag), headers)
+        async with self._transport.ask(request, MISSING) as answer:
+            return answer.headers.get("Docker-Content-Digest", "") if answer.ok else ""
+
     async def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
         """Let a tag (or its own digest) stand for the manifest."""
         headers = {"Content-Type": manifest.media_type}

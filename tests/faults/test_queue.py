@@ -1,0 +1,110 @@
+"""A long line outlives the operator: who came first is first, and the slots bound it."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import devstack
+from bench.processes import PROC, appeared, vanished
+from devstack.builds import Builds
+from devstack.operator import OperatorProcess, start_operator
+from tests.support.waiting import becomes
+
+COUNT, SLOTS, LOOKED_AT = 1000, 3, 30
+AT_ONCE = 50
+BLOCKED = 700_000
+STEP = "0.2578125"
+
+
+def sleeping(stack: devstack.Stack, seconds: int) -> dict[str, Any]:
+    """A spec whose one step sleeps."""
+    text = f"FROM {stack.base_image}\nRUN sleep {seconds}\n"
+    return {"source": {"inline": {"files": {"Dockerfile": text}}}}
+
+
+def cheap(stack: devstack.Stack, number: int) -> dict[str, Any]:
+    """A spec that is soon built; each one's own, so that none waits for a warm worker."""
+    text = f"FROM {stack.base_image}\nRUN : {number}; exec sleep {STEP}\n"
+    return {"source": {"inline": {"files": {"Dockerfile": text}}}}
+
+
+def name_of(number: int) -> str:
+    """Of a cheap build. A list has them by name: the youngest first."""
+    return f"n{COUNT - number:04}"
+
+
+def begun(operator: OperatorProcess) -> list[str]:
+    """The builds that were given to a worker, in that order: each claim is written by then."""
+    return [str(one["name"]) for one in operator.events() if one.get("event") == "Build began"]
+
+
+def passed_over(begun: list[str], created: dict[str, str]) -> list[int]:
+    """For each that began, how many older ones had not; claims of one moment may swap."""
+    return [
+        sum(when < created[name] for when in created.values())
+        - sum(created[one] < created[name] for one in begun[:place])
+        for place, name in enumerate(begun)
+    ]
+
+
+def running() -> int:
+    """How many steps of cheap builds run now."""
+    found = 0
+    for process in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may have ended since it was listed
+            found += (process / "cmdline").read_bytes() == f"sleep\0{STEP}\0".encode()
+    return found
+
+
+async def operate(stack: devstack.Stack, builds: Builds, folder: Path) -> OperatorProcess:
+    """An operator with few slots, for the test's namespace only."""
+    return await asyncio.to_thread(
+        start_operator,
+        folder,
+        stack.operator_kubeconfig,
+        namespaces=[builds.namespace],
+        pools=[{"workers": [stack.buildkit], "slots": SLOTS}],
+    )
+
+
+async def create_all(stack: devstack.Stack, builds: Builds) -> dict[str, str]:
+    """The cheap builds, in batches, with the second at which each was created."""
+    made: list[dict[str, Any]] = []
+    for first in range(0, COUNT, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, COUNT))
+        made += await asyncio.gather(
+            *(builds.create(name_of(one), cheap(stack, one)) for one in numbers)
+        )
+    return {one["metadata"]["name"]: one["metadata"]["creationTimestamp"] for one in made}
+
+
+@pytest.mark.row("F72")
+@pytest.mark.timeout(180)
+async def test_a_thousand_that_wait_keep_their_order_and_the_bound_through_a_restart(
+    stack: devstack.Stack, builds: Builds, tmp_path: Path
+) -> None:
+    operator = await operate(stack, builds, tmp_path / "one")
+    try:
+        for slot in range(SLOTS):
+            await builds.create(f"holds{slot}", sleeping(stack, BLOCKED + slot))
+        pids = [await appeared(str(BLOCKED + slot)) for slot in range(SLOTS)]
+        created = await create_all(stack, builds)
+        depth = f'imagebuild_queue_depth{{namespace="{builds.namespace}",pool="default"}}'
+        await becomes(lambda: operator.metrics()[depth], float(COUNT), seconds=60)
+        await asyncio.to_thread(operator.kill)
+        assert len(begun(operator)) == SLOTS
+        for pid in pids:
+            await vanished(pid)
+        await asyncio.gather(*(builds.delete(f"holds{slot}") for slot in range(SLOTS)))
+        operator = await operate(stack, builds, tmp_path / "two")
+        at_once = set()
+        async with asyncio.timeout(90):
+            while len(first := begun(operator)[:LOOKED_AT]) < LOOKED_AT:
+                at_once.add(await asyncio.to_thread(running))
+        assert max(passed_over(first, created)) < SLOTS
+        assert 0 < max(at_once) <= SLOTS
+    finally:
+        await asyncio.to_thread(operator.kill)

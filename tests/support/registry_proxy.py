@@ -1,0 +1,98 @@
+"""A proxy before a registry that can slow down, refuse, or steal what goes through it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp import web
+
+HOP = {"connection", "content-length", "transfer-encoding"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+PIECE = 1024
+
+
+class RegistryProxy:
+    """Passes everything on to the registry at `host`; speaks plain http on both sides."""
+
+    def __init__(self, host: str) -> None:
+        self._upstream = f"http://{host}"
+        self.bytes_a_second: float | None = None
+        """How fast what is uploaded is taken; None: at once."""
+        self.down = False
+        """Refuse every manifest, as a registry does that is overloaded."""
+        self.thief: tuple[bytes, str] | None = None
+        """A manifest and its type, which every tag is moved to once it was pushed."""
+        self.seen: list[str] = []
+        """Method and path of every request."""
+        self.taken = 0
+        """Bytes of uploads."""
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(auto_decompress=False)
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._pass)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.host = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        await self._runner.cleanup()
+        await self._session.close()
+
+    async def _pass(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append(f"{request.method} {request.path}")
+        pushing = request.method == "PUT" and "/manifests/" in request.path
+        if pushing and self.down:
+            return web.Response(status=503)
+        try:
+            answer = await self._ask(request, self._body(request) if request.body_exists else None)
+        except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError):
+            # Who pushed is gone.
+            return web.Response(status=502)
+        if pushing and self.thief and "sha256:" not in request.path:
+            content, kind = self.thief
+            await self._ask(request, content, {"Content-Type": kind})
+        return answer
+
+    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        async for piece in request.content.iter_chunked(PIECE):
+            self.taken += len(piece)
+            if self.bytes_a_second:
+                await asyncio.sleep(len(piece) / self.bytes_a_second)
+            yield piece
+
+    async def _ask(
+        self,
+        request: web.Request,
+        body: AsyncIterator[bytes] | bytes | None,
+        more: Mapping[str, str] = NOTHING,
+    ) -> web.Response:
+        # The registry says where uploads go on by the Host that it is asked for: ours. Of a body
+        # that is handed on piece by piece the length is said as it was.
+        kept = HOP - {"content-length"} if body is not None and not more else HOP
+        headers = {
+            name: value for name, value in request.headers.items() if name.lower() not in kept
+        }
+        async with self._session.request(
+            request.method,
+            self._upstream + request.raw_path,
+            headers={**headers, **more},
+            data=body,
+            allow_redirects=False,
+        ) as answer:
+            content = await answer.read()
+            told = {
+                name: value for name, value in answer.headers.items() if name.lower() not in HOP
+            }
+            if request.method == "HEAD":
+                told["Content-Length"] = answer.headers.get("Content-Length", "0")
+            return web.Response(status=answer.status, headers=told, body=content)
