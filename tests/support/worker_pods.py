@@ -110,7 +110,12 @@ def worker_rights(stack: devstack.Stack, namespace: str, kubectl: Kubectl) -> No
     values = f"--set-json=pools={json.dumps(pools)}"
     text = run([*command, f"--namespace={NAMESPACE}", values])
     kinds = ("Role", "RoleBinding")
-    rights = [one for one in yaml.safe_load_all(text) if one and one["kind"] in kinds]
+    # Those of the release's own namespace are not about workers.
+    rights = [
+        one
+        for one in yaml.safe_load_all(text)
+        if one and one["kind"] in kinds and one["metadata"]["namespace"] == namespace
+    ]
     kubectl("apply", "-f", "-", text=yaml.safe_dump_all(rights))
     # The API server learns of a role a moment after it was written.
     asked = ("auth", "can-i", "patch", f"pods/{NAME}-0")
