@@ -35,7 +35,7 @@ def sleeping(stack: devstack.Stack, how_long: str, **more: Any) -> dict[str, Any
 
     The first sleep gives time for what it says to arrive: daemons pass it on a little later.
     """
-    step = f"cat /proc/sys/kernel/random/uuid > /id && echo begun && sleep 1 && sleep {how_long}"
+    step = f"cat /proc/sys/kernel/random/uuid > /id && echo begun && sleep 3 && sleep {how_long}"
     text = f"FROM {stack.base_image}\nRUN {step}\n"
     files = {"files": {"Dockerfile": text}}
     return {"source": {"inline": files}, "cache": {"noCache": True}, **more}
