@@ -66,18 +66,7 @@ class Arms:
         arguments = list(workload.buildctl)
         if workload.fresh:
             arguments += ["--opt", f"build-arg:N={next(_numbers)}"]
-        began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *self.buildctl,
-            *arguments,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, said = await process.communicate()
-        took = time.monotonic() - began
-        if process.returncode:
-            raise RuntimeError(f"buildctl failed: {said.decode()[-1000:]}")
-        return took
+        return await timed([*self.buildctl, *arguments])
 
     async def cancel_operator(self, workload: Workload) -> float:
         """Seconds from just before the DELETE until the step's process is gone."""
@@ -119,6 +108,19 @@ class Arms:
 
     async def _pair(self, workload: Workload) -> Pair:
         return await _both(self.operator(workload), self.direct(workload))
+
+
+async def timed(command: Sequence[str]) -> float:
+    """Seconds that buildctl takes, from its start to its end. Raises RuntimeError if it fails."""
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    took = time.monotonic() - began
+    if process.returncode:
+        raise RuntimeError(f"buildctl failed: {said.decode()[-1000:]}")
+    return took
 
 
 async def _both(operator: Any, direct: Any) -> Pair:

@@ -8,12 +8,12 @@ import argparse
 import asyncio
 import os
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import devstack
+from bench.arms import timed
 from bench.figures import Pair, estimate, spread
 from devstack.certificates import Authority
 from devstack.crew import crew
@@ -49,18 +49,8 @@ class Doors:
 
     async def _build(self, way: str, folder: Path) -> float:
         local = ["--local", f"context={folder}", "--local", f"dockerfile={folder}"]
-        began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *(self.program, *self.ways[way]),
-            *("build", "--frontend", "dockerfile.v0", *local),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, said = await process.communicate()
-        took = time.monotonic() - began
-        if process.returncode:
-            raise RuntimeError(f"buildctl failed: {said.decode()[-1000:]}")
-        return took
+        build = ("build", "--frontend", "dockerfile.v0", *local)
+        return await timed([self.program, *self.ways[way], *build])
 
 
 def freshen(folder: Path) -> None:

@@ -21,6 +21,7 @@ from aiohttp import web
 from imagewright.api.imagebuild import GROUP
 from imagewright.kube.access import Access, load_access
 from tests.faults.strike import Strike
+from tests.support.serving import kubeconfig_of, serve
 
 Body = dict[str, Any]
 HOP = {"connection", "content-length", "content-encoding", "host", "transfer-encoding"}
@@ -89,14 +90,8 @@ class ApiProxy:
         self._thawed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._pass)
-        self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._runner, host = await serve(self._pass, handler_cancellation=True)
+        self.url = f"http://{host}"
         return self
 
     async def __aexit__(
@@ -110,16 +105,7 @@ class ApiProxy:
 
     def kubeconfig(self) -> str:
         """A kubeconfig that leads through the proxy; the proxy adds who asks."""
-        return json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-                "users": [{"name": "u", "user": {"token": "replaced"}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "c",
-            }
-        )
+        return kubeconfig_of(self.url)
 
     def strike_at_list(self, act: Callable[[], None]) -> None:
         """Strike at the answer to the next list."""

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from tests.faults.apiproxy import passed_on
+from tests.support.serving import serve
 
 
 class Gate:
@@ -27,12 +28,7 @@ class Gate:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(auto_decompress=False)
-        app = web.Application(client_max_size=1 << 30)
-        app.router.add_route("*", "/{path:.*}", self._pass)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.host = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        self._runner, self.host = await serve(self._pass)
         return self
 
     async def __aexit__(

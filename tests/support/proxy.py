@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from imagewright.kube.access import load_access
+from tests.support.serving import kubeconfig_of, runner_of
 
 LONGEST_LINE = 4 << 20
 HOP = {"connection", "content-length", "content-encoding", "host", "transfer-encoding"}
@@ -66,10 +67,7 @@ class ApiProxy:
         self._session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, read_bufsize=LONGEST_LINE
         )
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._pass)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
+        self._runner = await runner_of(self._pass)
         self._port = 0
         await self.mend()
         self._port = int(self._runner.addresses[0][1])
@@ -87,16 +85,7 @@ class ApiProxy:
 
     def kubeconfig(self) -> str:
         """A kubeconfig that leads through the proxy; the proxy adds who asks."""
-        return json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-                "users": [{"name": "u", "user": {"token": "replaced"}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "c",
-            }
-        )
+        return kubeconfig_of(self.url)
 
     async def cut(self) -> None:
         """Nobody listens, and whoever was connected is not any more."""
