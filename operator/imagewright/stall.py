@@ -21,7 +21,8 @@ STALL_SECONDS = 120.0
 ANSWER_SECONDS = 10.0
 """How long the answer may take."""
 PARTING_SECONDS = 4.0
-"""How long work that was cancelled may take to end; then its slot is given back all the same."""
+"""How long work that was cancelled may take to end. Then its slot is given back, unless the worker
+answers when it is asked; it is asked again after as long."""
 ResultT = TypeVar("ResultT")
 
 
@@ -31,6 +32,7 @@ class Attendant:
     def __init__(self, worker: Worker, seconds: float) -> None:
         self._worker, self._seconds = worker, seconds
         self._heard_at = asyncio.get_running_loop().time()
+        self._gone = False
 
     def beat(self, *_: object) -> None:
         """Something was heard just now."""
@@ -39,7 +41,8 @@ class Attendant:
     async def attend(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """The result of the work. Raises Unavailable (Stalled) where nobody does it any more.
 
-        Whichever way this ends, the work has ended, or was given PARTING_SECONDS to.
+        Whichever way this ends, the work has ended, or was given PARTING_SECONDS to and the worker
+        did not answer.
         """
         task = asyncio.create_task(work)
         try:
@@ -56,23 +59,24 @@ class Attendant:
             await asyncio.wait([task], timeout=self._seconds - silent)
             return
         heard_at = self._heard_at
-        trouble = await self._trouble()
+        trouble = await self._trouble(ANSWER_SECONDS)
         if not trouble:
             self.beat()
         elif self._heard_at == heard_at and not task.done():
+            self._gone = True
             raise Unavailable(
                 f"The build said nothing for {silent:.0f} s, and its worker did not answer when "
                 f"asked: {trouble}",
                 Reason.STALLED,
             )
 
-    async def _trouble(self) -> str:
+    async def _trouble(self, seconds: float) -> str:
         """Why the worker does not answer; empty where it does."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._worker.probe()
         except TimeoutError:
-            return f"no answer within {ANSWER_SECONDS:.0f} s."
+            return f"no answer within {seconds:.0f} s."
         except Error as error:
             return error.message
         return ""
@@ -82,5 +86,8 @@ class Attendant:
             return
         task.cancel()
         await asyncio.wait([task], timeout=PARTING_SECONDS)
+        # A worker that answers knows best whether it still builds: then its slot is not free.
+        while not (task.done() or self._gone or await self._trouble(PARTING_SECONDS)):
+            await asyncio.wait([task], timeout=PARTING_SECONDS)
         if not task.done():
             log.error("Work does not end though it was cancelled", worker=self._worker.name)

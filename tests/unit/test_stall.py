@@ -146,17 +146,31 @@ async def test_who_is_cancelled_ends_the_work_first() -> None:
     assert bed.cancelled
 
 
-async def test_work_that_does_not_end_when_it_is_cancelled_holds_nobody_up() -> None:
+async def stubborn(release: asyncio.Event) -> None:
+    """Work that goes on when it is cancelled, until it is released."""
+    while not release.is_set():
+        try:
+            await release.wait()
+        except asyncio.CancelledError:
+            continue
+
+
+@pytest.mark.row("F16")
+async def test_work_that_goes_on_counts_for_as_long_as_its_worker_answers() -> None:
+    release, bed = asyncio.Event(), Bed()
+    task = asyncio.create_task(bed.attendant.attend(stubborn(release)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await bed.until(lambda: bed.asked > 3)
+    assert not task.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 1)
+
+
+async def test_work_that_goes_on_where_the_worker_does_not_answer_holds_nobody_up() -> None:
     release = asyncio.Event()
-
-    async def stubborn() -> None:
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                continue
-
-    task = asyncio.create_task(Bed().attendant.attend(stubborn()))
+    task = asyncio.create_task(Bed(refuses).attendant.attend(stubborn(release)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -25,6 +25,9 @@ FOLLOW_SECONDS = 5
 
 A daemon that never ends it keeps no slot: the answer to the Solve is what counts.
 """
+CONFIRM_SECONDS = 600
+"""How long a cancelled build counts as running while the daemon says so: one without a sandbox for
+processes kills the first of a step's and waits for the others (BuildKit #2855, #4483)."""
 OLDEST_WITH_POLICIES = (0, 11)
 BEYOND_ENGINES: dict[str, Callable[[Plan], bool]] = {
     "spec.squash": lambda plan: plan.squash,
@@ -104,6 +107,10 @@ class BuildKitBuilder:
         following = asyncio.create_task(self._follow(request.ref, report))
         try:
             return await self._daemon.solve(request)
+        except asyncio.CancelledError:
+            # Our call has ended; the stream does when the build has, which can be much later.
+            await asyncio.wait([following], timeout=CONFIRM_SECONDS)
+            raise
         finally:
             # The tail of the log comes after the answer; a cancelled build does not wait for it.
             task = asyncio.current_task()
