@@ -112,9 +112,10 @@ async def test_a_status_that_never_ends_holds_neither_the_result_nor_the_slot(
 
 @pytest.mark.row("F13")
 @pytest.mark.parametrize("answered", [False, True], ids=["while it builds", "after it has built"])
-async def test_a_build_is_cancelled_at_once_whatever_the_daemon_keeps_open(
+async def test_a_cancelled_build_waits_for_its_daemon_no_longer_than_it_may(
     answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("imagewright.builders.buildkit.CONFIRM_SECONDS", 0.05)
     daemon = EndlessDaemon()
 
     async def answer(_: object) -> dict[str, str]:
