@@ -30,6 +30,10 @@ def seconds() -> str:
     return f"2.{next(_numbers):04d}5"
 
 
+DEADLINE = 20
+"""Seconds: enough for a stall to be noticed, for which a daemon has ten to answer."""
+
+
 def sleeping(stack: devstack.Stack, how_long: str, **more: Any) -> dict[str, Any]:
     """A spec whose image is another one each time; its step speaks, and then sleeps.
 
@@ -208,16 +212,16 @@ async def test_the_deadline_is_kept_though_the_daemon_is_stopped(
     more = {"stallSeconds": stall}
     async with operating(stack, builds, tmp_path, [only.address], **more) as operator:
         how_long = seconds()
-        await builds.create("late", sleeping(stack, how_long, activeDeadlineSeconds=12))
+        await builds.create("late", sleeping(stack, how_long, activeDeadlineSeconds=DEADLINE))
         await appeared(how_long)
         only.server.signal(signal.SIGSTOP)
-        ended = await builds.ended("late", seconds=40)
+        ended = await builds.ended("late", seconds=60)
         assert ended.status["failure"]["reason"] == "DeadlineExceeded"
         assert (ended.status.get("lastAttempt") or {}).get("reason") == last
         began, over = (
             datetime.fromisoformat(ended.status[one]) for one in ("startTime", "completionTime")
         )
-        assert (over - began).total_seconds() <= 12 + 5
+        assert (over - began).total_seconds() <= DEADLINE + 5
         await counted(operator, SLOTS, 0)
 
 
