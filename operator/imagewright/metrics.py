@@ -16,6 +16,13 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
+        self._count_builds(registry)
+        self._count_pools(registry)
+        self._count_operator(registry)
+        self._count_gateway(registry)
+
+    def _count_builds(self, registry: CollectorRegistry) -> None:
+        """What becomes of builds and prunes."""
         self.builds = Counter(
             "imagebuild",
             "Builds that ended, counted once their status is written.",
@@ -29,27 +36,26 @@ class Metrics:
             registry=registry,
             buckets=SECONDS,
         )
-        self.leader = Gauge(
-            "imagebuild_leader",
-            "Whether this process leads: 1, or stands by: 0.",
-            registry=registry,
-        )
-        self.transitions = Gauge(
-            "imagebuild_lease_transitions",
-            "Times that the Lease went to another process, as it says itself.",
-            registry=registry,
-        )
-        self.tasks = Gauge(
-            "imagebuild_loop_tasks",
-            "Tasks of the main loop: some dozens, and a few for each build that runs.",
-            registry=registry,
-        )
         self.running = Gauge("imagebuild_running", "Builds that run now.", registry=registry)
         self.disk_full = Counter(
             "imagebuild_disk_full",
             "Times a worker's disk was full, and its cache was pruned for the build that met it.",
             registry=registry,
         )
+        self.prunes = Counter(
+            "buildcacheprune",
+            "Prunes that ended, counted once their status is written.",
+            ["phase", "reason"],
+            registry=registry,
+        )
+        self.reclaimed = Counter(
+            "buildcacheprune_reclaimed_bytes",
+            "Bytes that prunes freed, dry runs left out.",
+            registry=registry,
+        )
+
+    def _count_pools(self, registry: CollectorRegistry) -> None:
+        """Who waits, and for what."""
         self.queue_depth = Gauge(
             "imagebuild_queue_depth",
             "Builds that wait for a slot.",
@@ -78,6 +84,24 @@ class Metrics:
         self.workers = Gauge(
             "imagebuild_workers_up", "Workers that answer.", ["pool"], registry=registry
         )
+
+    def _count_operator(self, registry: CollectorRegistry) -> None:
+        """How this process fares."""
+        self.leader = Gauge(
+            "imagebuild_leader",
+            "Whether this process leads: 1, or stands by: 0.",
+            registry=registry,
+        )
+        self.transitions = Gauge(
+            "imagebuild_lease_transitions",
+            "Times that the Lease went to another process, as it says itself.",
+            registry=registry,
+        )
+        self.tasks = Gauge(
+            "imagebuild_loop_tasks",
+            "Tasks of the main loop: some dozens, and a few for each build that runs.",
+            registry=registry,
+        )
         self.writes = Counter(
             "imagebuild_status_writes", "Status writes by result.", ["result"], registry=registry
         )
@@ -99,6 +123,9 @@ class Metrics:
         self.watch_restarts = Counter(
             "imagebuild_watch_restarts", "Times the watch was begun again.", registry=registry
         )
+
+    def _count_gateway(self, registry: CollectorRegistry) -> None:
+        """Clients of BuildKit."""
         self.gateway_connections = Gauge(
             "imagebuild_gateway_connections",
             "Clients of BuildKit that have a slot (busy), or wait for one (waiting).",
@@ -115,16 +142,5 @@ class Metrics:
             "imagebuild_gateway_bytes",
             "Bytes between clients of BuildKit and workers: up is to the worker.",
             ["pool", "way"],
-            registry=registry,
-        )
-        self.prunes = Counter(
-            "buildcacheprune",
-            "Prunes that ended, counted once their status is written.",
-            ["phase", "reason"],
-            registry=registry,
-        )
-        self.reclaimed = Counter(
-            "buildcacheprune_reclaimed_bytes",
-            "Bytes that prunes freed, dry runs left out.",
             registry=registry,
         )
