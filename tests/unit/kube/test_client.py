@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from imagewright.kube.client import AT_ONCE, KubeClient, translate
+from imagewright.kube.client import AT_ONCE, KubeClient, Silence, seconds_of, translate
 from imagewright.ports import Conflict, Error, Fenced, Gone, Rejected, Unavailable
 from tests.support.fake_api import Answering, Server, served
 
@@ -128,6 +128,26 @@ async def test_nobody_there_is_an_outage(server: Server, tmp_path: Path) -> None
     async with KubeClient(str(config)) as client:
         with pytest.raises(Unavailable, match="did not answer GET"):
             await client.get_object("team", "one")
+
+
+def test_a_request_that_has_its_time_is_not_sent_before_and_others_are() -> None:
+    silence = Silence()
+    silence.keep("PATCH /a", 60.0)
+    with pytest.raises(Unavailable, match="and no sooner") as caught:
+        silence.check("PATCH /a")
+    assert 59.0 < caught.value.after <= 60.0
+    silence.check("GET /a")
+    silence.keep("PATCH /b", -1.0)
+    silence.check("PATCH /b")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("5", 5.0), (None, 0.0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("-3", 0.0), ("", 0.0)],
+    ids=["seconds", "nothing", "a date, which the API server never sends", "less than none", "no"],
+)
+def test_when_a_server_wants_to_be_asked_again(value: str | None, seconds: float) -> None:
+    assert seconds_of(value) == seconds
 
 
 @pytest.mark.parametrize(
