@@ -125,6 +125,7 @@ async def test_of_two_builds_with_one_name_the_one_that_lost_it_says_so(
     ended = (await builds.ended("lost")).status
     assert ended["images"][0]["state"] == "TagOverwritten", ended
     await builds.delete("rival")
+    await builds.gone("rival")
 
 
 @pytest.mark.row("F31")
