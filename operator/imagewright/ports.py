@@ -30,6 +30,9 @@ from imagewright.domain.reference import Reference
 class Error(Exception):
     """Base of all that the world may say no with. `message` is a sentence for the user."""
 
+    after: float = 0.0
+    """Seconds before which it must not be asked again; 0 where nobody said so."""
+
     def __init__(self, message: str, reason: Reason = Reason.BUILD_FAILED) -> None:
         super().__init__(message)
         self.message = message
@@ -39,9 +42,6 @@ class Error(Exception):
 
 class Unavailable(Error):
     """Nobody answered, or the wire broke."""
-
-    after: float = 0.0
-    """Seconds before which it must not be asked again; 0 where nobody said so."""
 
     def __init__(self, message: str, reason: Reason = Reason.BUILDER_UNAVAILABLE) -> None:
         super().__init__(message, reason)

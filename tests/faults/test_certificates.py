@@ -11,8 +11,7 @@ from devstack.components import Place, buildkitd
 from devstack.operator import start_operator
 from devstack.registries import Registries
 from devstack.server import Command, Server, await_ready, free_port, start
-
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
+from tests.support.specs import HELLO
 
 
 def started(command: Command, folder: Path) -> Server:

@@ -15,9 +15,9 @@ from bench.processes import appeared, vanished
 from devstack.builds import Builds
 from devstack.operator import OperatorProcess
 from tests.support.silent import silent
+from tests.support.specs import HELLO
 from tests.support.waiting import becomes
 
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 _numbers = itertools.count(940_001)
 
 

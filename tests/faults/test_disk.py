@@ -18,10 +18,10 @@ from devstack.containers import remove_containers
 from devstack.operator import OperatorProcess, start_operator
 from devstack.server import await_ready, start
 from devstack.stack import unmount
+from tests.support.specs import HELLO
 
 DISK_MIB = 64
 FULL = "The worker's disk is full, though its cache was pruned: give it a larger one"
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 
 
 @contextmanager

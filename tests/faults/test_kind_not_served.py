@@ -11,9 +11,9 @@ import devstack
 from devstack.builds import Builds
 from devstack.operator import start_operator
 from tests.support.proxy import ApiProxy
+from tests.support.specs import HELLO
 from tests.support.waiting import becomes
 
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 SPEC: dict[str, Any] = {"source": {"inline": {"files": HELLO}}}
 
 

@@ -19,12 +19,12 @@ from devstack.server import Command, Server, await_ready, free_port, start
 from devstack.tokens import Signer
 from devstack.tokenserver import TokenServer, serve_tokens
 from tests.support.registry_proxy import RegistryProxy
+from tests.support.specs import HELLO
 from tests.support.stack import Kubectl
 from tests.support.waiting import becomes
 from tests.support.workshop import login
 
 pytestmark = pytest.mark.timeout(120)
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 DEADLINE = 5
 LEEWAY_SECONDS = 60
 """For which the registry takes a token that has expired (distribution, registry/auth/token)."""

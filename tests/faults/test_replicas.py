@@ -16,21 +16,10 @@ from devstack.builds import Builds, condition
 from devstack.crew import crew
 from devstack.images import digest_of
 from tests.support.replicas import history, replicas, writers
+from tests.support.specs import HELLO, inline, sleeping
 from tests.support.waiting import becomes
 
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 TAKEOVER_SECONDS, HANDOVER_SECONDS = 15, 2
-
-
-def inline(files: dict[str, str], **more: Any) -> dict[str, Any]:
-    """A spec of inline files."""
-    return {"source": {"inline": {"files": files}}, **more}
-
-
-def sleeping(stack: devstack.Stack, seconds: str) -> dict[str, Any]:
-    """A spec whose one step sleeps."""
-    text = f"FROM {stack.base_image}\nRUN sleep {seconds}\n"
-    return inline({"Dockerfile": text}, cache={"noCache": True})
 
 
 def settings(stack: devstack.Stack, builds: Builds, **more: Any) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from devstack.gitserver import make_repository
 from devstack.images import crane, files_of
 from devstack.operator import OperatorProcess
 from tests.support.private_git import basic_header, new_key, serve_git_over_http
+from tests.support.specs import HELLO
 from tests.support.stack import REPOSITORY, Kubectl
 from tests.support.workshop import digest_with_login, login, secret
 
 pytestmark = [pytest.mark.usefixtures("workshop"), pytest.mark.timeout(120)]
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 AUTH: dict[str, Any] = {"registryAuth": [{"secretRef": {"name": "registry"}}]}
 BUILDERS = ["buildkit", "classic"]
 

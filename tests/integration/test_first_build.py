@@ -6,7 +6,6 @@ import subprocess
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,15 +16,10 @@ from devstack.gitserver import make_repository, serve_git
 from devstack.images import crane, files_of
 from devstack.operator import OperatorProcess
 from devstack.webserver import Mode, pack, serve
+from tests.support.specs import HELLO, inline
 from tests.support.stack import REPOSITORY, Kubectl
 
 pytestmark = pytest.mark.usefixtures("operator")
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
-
-
-def inline(files: dict[str, str], **more: Any) -> dict[str, Any]:
-    """A spec of inline files."""
-    return {"source": {"inline": {"files": files}}, **more}
 
 
 def requests_for(stack: devstack.Stack, namespace: str, verbs: tuple[str, ...]) -> list[str]:

@@ -16,21 +16,10 @@ from devstack.operator import start_operator
 from devstack.registries import Registries
 from devstack.server import await_ready, free_port, start
 from tests.support.proxy import ApiProxy
+from tests.support.specs import HELLO, inline, sleeping
 from tests.support.waiting import becomes
 
-HELLO = {"Dockerfile": "FROM scratch\nCOPY hello.txt /\n", "hello.txt": "hello\n"}
 _numbers = itertools.count(700_001)
-
-
-def inline(files: dict[str, str], **more: Any) -> dict[str, Any]:
-    """A spec of inline files."""
-    return {"source": {"inline": {"files": files}}, **more}
-
-
-def sleeping(stack: devstack.Stack, seconds: str) -> dict[str, Any]:
-    """A spec whose one step sleeps."""
-    text = f"FROM {stack.base_image}\nRUN sleep {seconds}\n"
-    return inline({"Dockerfile": text}, cache={"noCache": True})
 
 
 def settings(stack: devstack.Stack, namespace: str, **more: Any) -> dict[str, Any]:

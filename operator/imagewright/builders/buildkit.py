@@ -112,7 +112,7 @@ class BuildKitBuilder:
             await asyncio.wait([following], timeout=CONFIRM_SECONDS)
             raise
         finally:
-            # The tail of the log comes after the answer; a cancelled build does not wait for it.
+            # The tail of the log comes after the answer; a cancelled build has waited above.
             task = asyncio.current_task()
             try:
                 if task is not None and not task.cancelling():

@@ -42,7 +42,7 @@ class Resync(Generic[ObjectT]):
             except Error as error:
                 log.warning("A list failed", why=error.message)
                 # Whoever asked still waits for it.
-                pause = max(AGAIN_SECONDS, getattr(error, "after", 0.0))
+                pause = max(AGAIN_SECONDS, error.after)
                 asyncio.get_running_loop().call_later(pause, self._asked.set)
 
     def _see(self, body: Body) -> None:
