@@ -153,6 +153,9 @@ class Watch:
         log.info("Watching", start=self._starts)
         if self._starts > 1:
             self._metrics.watch_restarts.inc()
+            # Its own list may have been made while the old watch was still ending.
+            for sink in self._sinks.values():
+                self._main.call_soon_threadsafe(sink.missed)
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
