@@ -55,6 +55,30 @@ async def test_a_watch_that_breaks_ends_no_build_and_misses_no_delete(
             await asyncio.to_thread(operator.stop)
 
 
+async def test_a_watch_that_has_no_answer_yet_is_ended_with_one_that_breaks(
+    stack: devstack.Stack, builds: Builds, tmp_path: Path
+) -> None:
+    async with ApiProxy(str(stack.operator_kubeconfig)) as proxy:
+        config = tmp_path / "proxy.kubeconfig"
+        config.write_text(proxy.kubeconfig())
+        proxy.ignored = lambda asked: "watch" in asked.query and asked.path.endswith("imagebuilds")
+        seconds = str(next(_numbers))
+        await builds.create("long", sleeping(stack, seconds))
+        operator = await asyncio.to_thread(
+            start_operator, tmp_path, config, **settings(stack, builds.namespace)
+        )
+        try:
+            pid = await appeared(seconds)
+            proxy.ignored = lambda _: False
+            await proxy.break_watches()
+            await builds.delete("long")
+            await vanished(pid, seconds=5)
+            await builds.create("next", inline(HELLO))
+            assert (await builds.ended("next")).status["phase"] == "Succeeded"
+        finally:
+            await asyncio.to_thread(operator.stop)
+
+
 @pytest.mark.row("F11")
 @pytest.mark.row("F10")
 async def test_builds_wait_for_a_worker_and_go_on_when_it_is_back(

@@ -49,8 +49,8 @@ class Asked:
 class ApiProxy:
     """Passes everything on to the server of a kubeconfig; plain http on its own side.
 
-    `rule` may answer by itself, `lines` may tell a watch something else; both may be set at any
-    time. `asked` is all that was asked and answered so far.
+    `rule` may answer by itself, what is `ignored` has no answer ever, `lines` may tell a watch
+    something else; all may be set at any time. `asked` is all that was asked and answered so far.
     """
 
     def __init__(self, kubeconfig: str) -> None:
@@ -58,6 +58,7 @@ class ApiProxy:
         self._watches: dict[web.StreamResponse, aiohttp.ClientResponse] = {}
         self._opened = asyncio.Event()
         self.rule: Rule = lambda _: None
+        self.ignored: Callable[[web.Request], bool] = lambda _: False
         self.lines: Lines = lambda line: [line]
         self.asked: list[Asked] = []
 
@@ -119,6 +120,8 @@ class ApiProxy:
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         began = time.monotonic()
+        if self.ignored(request):
+            await asyncio.Event().wait()
         answer = self.rule(request) or await self._forward(request)
         self.asked.append(Asked(began, request.method, request.path, answer.status))
         return answer

@@ -34,6 +34,8 @@ UP_SECONDS = 15.0
 """A kopf that does not watch by then is started again: it looks only once for what is served."""
 SHORT_LIFE = 3.0
 """A kopf that lives shorter than this many seconds is started again with a growing pause."""
+CANCELS = 4
+"""How often what does not end is cancelled."""
 TELL_SECONDS = 60.0
 """Between two lines about one trouble."""
 
@@ -121,20 +123,23 @@ class Watch:
             raise NotServedError(missing)
         self._starts += 1
         flag = asyncio.Event()
-        minder = asyncio.create_task(self._mind(flag))
-        try:
-            await kopf.operator(
-                registry=self._registry(),
-                settings=watch_settings(),
-                namespaces=self._namespaces,
-                clusterwide=not self._namespaces,
-                ready_flag=flag,
-            )
-        finally:
-            minder.cancel()
+        operator = asyncio.create_task(self._kopf(flag), name="kopf")
+        minder = asyncio.create_task(self._mind(flag), name="kopf's minder")
+        await asyncio.wait({operator, minder}, return_when=asyncio.FIRST_COMPLETED)
+        # Whichever has not ended is not waited for: kopf may never end, see run_bounded.
+        (operator if operator.done() else minder).result()
+
+    async def _kopf(self, flag: asyncio.Event) -> None:
+        await kopf.operator(
+            registry=self._registry(),
+            settings=watch_settings(),
+            namespaces=self._namespaces,
+            clusterwide=not self._namespaces,
+            ready_flag=flag,
+        )
 
     async def _mind(self, flag: asyncio.Event) -> None:
-        """End kopf when it lacks a watcher: it goes on without, and says nothing."""
+        """Return when kopf lacks a watcher: it goes on without, and says nothing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(UP_SECONDS):
                 await flag.wait()
@@ -144,18 +149,14 @@ class Watch:
             self._watches()
         while self._watching():
             await asyncio.sleep(LOOK_SECONDS)
+        self._why = "one of kopf's watchers has ended"
         log.warning("kopf goes on without a watcher of its: it is ended")
-        if self._task is not None:
-            self._task.cancel()
 
     def _watches(self) -> None:
         self._up = True
         log.info("Watching", start=self._starts)
         if self._starts > 1:
             self._metrics.watch_restarts.inc()
-            # Its own list may have been made while the old watch was still ending.
-            for sink in self._sinks.values():
-                self._main.call_soon_threadsafe(sink.missed)
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -227,18 +228,19 @@ def watched() -> set[str]:
 
 
 def run_bounded(work: Coroutine[Any, Any, None]) -> None:
-    """Run in a loop of its own; at the end wait one second, not for ever, for what is left.
+    """Run in a loop of its own; what is left at the end is cancelled, and waited for a second.
 
-    asyncio.run() waits without limit for tasks that do not end when cancelled, and kopf has some
-    when its loop breaks.
+    asyncio.run() waits without limit for tasks that do not end when cancelled, and kopf has some:
+    a watch that waits for its answer takes the end for a pause (kopf's clients/api.py, stream),
+    and begins anew. What is cancelled more than once ends there.
     """
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(work)
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=1))
+        for _ in range(CANCELS):
+            if left := asyncio.all_tasks(loop):
+                for task in left:
+                    task.cancel()
+                loop.run_until_complete(asyncio.wait(left, timeout=1 / CANCELS))
         loop.close()
