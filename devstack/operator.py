@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-START_SECONDS = 20
+START_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +104,5 @@ def _await_port(started: OperatorProcess) -> int:
                 return port
         time.sleep(0.02)
     started.process.kill()
+    started.process.wait()
     raise RuntimeError(f"The operator did not begin: {started.log.read_text()[-2000:]}")

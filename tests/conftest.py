@@ -6,6 +6,7 @@ import grpc.aio
 import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.support.rows",
@@ -19,6 +20,10 @@ pytest_plugins = [
     "tests.support.workshop",
     "tests.support.lane",
 ]
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -320,7 +320,7 @@ def test_a_worker_under_suspicion_is_passed_over_until_it_answers() -> None:
     seed=st.randoms(use_true_random=False),
     before=st.integers(0, 40),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_lone_build_waits_for_no_more_than_slots_and_one_others_whatever_is_warm(
     slots: list[int], keys: list[int], seed: Random, before: int
 ) -> None:

@@ -119,7 +119,7 @@ class Simulation:
 
 
 @given(st.integers(1, 16), st.integers(0, 200), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_build_waits_for_slots_and_one_completions_at_most(
     slots: int, before: int, random: Random
 ) -> None:
@@ -141,7 +141,7 @@ def test_one_build_waits_for_slots_and_one_completions_at_most(
     st.integers(1, 8),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_everybody_goes_once_and_no_namespace_holds_more_than_its_share(
     namespaces: list[str], slots: int, random: Random
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagewright.sources.archive import Caps, Unpackable
@@ -147,7 +147,7 @@ ENTRIES = st.lists(
 
 @pytest.mark.timeout(60)
 @pytest.mark.row("S7")
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300)
 @given(entries=ENTRIES, layer=st.booleans())
 def test_no_archive_touches_anything_outside(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Entry], layer: bool

@@ -462,7 +462,7 @@ def test_hand_made_packets_are_those_of_protobuf(number: int, chunk: bytes) -> N
 NAMES = st.text("abc-.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(NAMES, st.binary(max_size=2000), max_size=20), st.integers(1, 3000))
 def test_any_tree_passes_any_window(files: dict[str, bytes], window: int) -> None:
     async def run() -> dict[str, bytes]:

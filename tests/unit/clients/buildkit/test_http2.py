@@ -90,7 +90,7 @@ async def test_the_server_opens_with_its_settings_and_acknowledges_the_clients()
     assert (Kind.SETTINGS, 1, 0, b"") in client.frames
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40))
 def test_the_bytes_may_come_in_any_pieces(sizes: list[int]) -> None:
     async def run() -> list[bytes]:
@@ -603,7 +603,7 @@ async def test_a_peer_that_asks_and_never_listens_is_cut_off(
     assert caught.value.code is ErrorCode.ENHANCE_YOUR_CALM
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.one_of(
@@ -635,7 +635,7 @@ def test_whatever_comes_is_either_taken_or_a_protocol_error(said: list[bytes]) -
     asyncio.run(run())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.binary(max_size=900), max_size=30),
     st.integers(1, 500),
