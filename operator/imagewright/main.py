@@ -19,12 +19,13 @@ from imagewright.domain.plan import Plan
 from imagewright.domain.prune import SOURCES, Target
 from imagewright.jobs import Jobs
 from imagewright.kube.client import KubeClient
+from imagewright.kube.events import Events, Pace
 from imagewright.kube.keyring import NamespaceKeyring
 from imagewright.leadership import Leader, LostError, leadership
 from imagewright.lifecycle import Operator, Pruning, live
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool
-from imagewright.ports import Cache, Cluster, Keyring
+from imagewright.ports import Cache, Cluster, Keyring, Notices
 from imagewright.prunes import Prunes, caches_of
 from imagewright.reconcile.build import BuildReconciler, World
 from imagewright.reconcile.prune import PruneReconciler, PruneWorld
@@ -48,6 +49,7 @@ class Process:
     metrics: Metrics
     leader: Leader
     holder: str
+    notices: Notices
 
     def waking(self, queue: WorkQueue) -> Callable[[str], None]:
         """Into the queue with what is seen, while this operator leads: a standby's never ends."""
@@ -83,7 +85,9 @@ async def run(settings: Settings) -> None:
             await stack.enter_async_context(pool_of(pool, opener, metrics))
             for pool, opener in zip(settings.pools, openers, strict=True)
         ]
-        process = Process(settings, metrics, leader, holder)
+        pace = Pace(settings.events.per_second, settings.events.burst)
+        events = await stack.enter_async_context(Events(cluster, holder, pace, metrics))
+        process = Process(settings, metrics, leader, holder, events)
         pruning = None
         if settings.prunes:
             unspaced = await stack.enter_async_context(client(plural=BUILD_CACHE_PRUNE.plural))
@@ -125,7 +129,17 @@ def _wired(
     store = Store(BUILDS, process.waking(queue))
     jobs = Jobs(queue.add, clock, metrics, settings.stall_seconds)
     scheduler = Scheduler(pools, time.monotonic, metrics)
-    world = World(cluster, store, jobs, scheduler, metrics, keyrings, clock, process.holder)
+    world = World(
+        cluster=cluster,
+        store=store,
+        jobs=jobs,
+        scheduler=scheduler,
+        notices=process.notices,
+        metrics=metrics,
+        keyrings=keyrings,
+        clock=clock,
+        holder=process.holder,
+    )
     reconciler = BuildReconciler(world, queue.add_in)
     resync = Resync(cluster, store, settings.resync_seconds)
     sinks = {IMAGE_BUILD.plural: Sink(store.idle, store.see, store.drop, resync.ask)}
@@ -146,7 +160,7 @@ def _pruning(
     metrics.backing_off.labels(BUILD_CACHE_PRUNE.name).set_function(lambda: queue.backing_off)
     store = Store(PRUNES, process.waking(queue))
     prunes = Prunes(queue.add)
-    world = PruneWorld(cluster, store, prunes, caches, metrics, clock)
+    world = PruneWorld(cluster, store, prunes, caches, process.notices, metrics, clock)
     reconciler = PruneReconciler(world, queue.add_in)
     resync = Resync(cluster, store, process.settings.resync_seconds)
     sink = Sink(store.idle, store.see, store.drop, resync.ask)

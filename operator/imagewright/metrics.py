@@ -120,6 +120,12 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.events = Counter(
+            "imagebuild_events",
+            "Events about objects: posted, failed, or dropped because there were too many.",
+            ["result"],
+            registry=registry,
+        )
         self.watch_restarts = Counter(
             "imagebuild_watch_restarts", "Times the watch was begun again.", registry=registry
         )

@@ -15,11 +15,13 @@ Error
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from imagewright.api.reason import Reason
 from imagewright.domain.credential import Login
+from imagewright.domain.notice import Notice
 from imagewright.domain.outcome import Built, Pushed
 from imagewright.domain.plan import Git, Oci, Order, Plan, Source
 from imagewright.domain.progress import Advance
@@ -95,6 +97,24 @@ class Tree:
 
     path: Path
     revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object that something is told of; `namespace` is empty where the kind is in none."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+class Notices(Protocol):
+    """Tells people what became of objects."""
+
+    def tell(self, subject: Subject, notice: Notice, now: datetime) -> None:
+        """Pass it on, soon and if it can be; never waits, never fails."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,14 @@ class OpsSettings(Part):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
 
 
+class EventSettings(Part):
+    """How many Events are posted; failures have as many again for themselves."""
+
+    per_second: Annotated[float, Field(ge=0)] = 5
+    burst: Annotated[int, Field(ge=0)] = 50
+    """How many at once, after a quiet time; 0 posts none at all."""
+
+
 class LeaseSettings(Part):
     """The Lease that one of several operators holds: only that one acts, the others stand by."""
 
@@ -197,6 +205,7 @@ class Settings(BaseSettings):
     stall_seconds: Annotated[float, Field(gt=0)] = 120
     """A build that says nothing for so long, on a worker that does not answer, begins again."""
     ops: OpsSettings = OpsSettings()
+    events: EventSettings = EventSettings()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -19,6 +19,7 @@ from devstack.operator import OperatorProcess, start_operator
 from devstack.server import await_ready, start
 from devstack.stack import unmount
 from tests.support.specs import HELLO
+from tests.support.stack import Kubectl, told_of
 
 DISK_MIB = 64
 FULL = "The worker's disk is full, though its cache was pruned: give it a larger one"
@@ -83,7 +84,7 @@ async def disk_full(operator: OperatorProcess) -> float:
 @pytest.mark.row("F14")
 @pytest.mark.timeout(120)
 async def test_a_full_disk_is_pruned_once_and_then_told(
-    stack: devstack.Stack, builds: Builds, tmp_path: Path
+    stack: devstack.Stack, builds: Builds, kubectl: Kubectl, tmp_path: Path
 ) -> None:
     with small_worker(stack) as address:
         operator = await asyncio.to_thread(
@@ -111,6 +112,7 @@ async def test_a_full_disk_is_pruned_once_and_then_told(
             assert never["failure"]["message"].startswith(FULL), never
             assert never["attempt"] == 1
             assert await disk_full(operator) == 2
+            await told_of(kubectl, "never", "BuildStarted", "BuildFailed")
             await builds.create("after", inline(HELLO))
             assert (await builds.ended("after")).status["phase"] == "Succeeded"
         finally:

@@ -190,9 +190,13 @@ def checksum(documents: Documents) -> str:
     return str(pod_of(documents)["metadata"]["annotations"]["checksum/config"])
 
 
-def besides_the_lease(documents: Documents) -> Documents:
-    """Without the rights to the Lease, which are there always."""
-    return [one for one in documents if one["metadata"]["name"] != LEASE]
+def about_builds(documents: Documents) -> Documents:
+    """Without the rights that are there always: to the Lease, and to tell of prunes."""
+    return [
+        one
+        for one in documents
+        if one["metadata"]["name"] != LEASE and one["metadata"].get("namespace") != "default"
+    ]
 
 
 def role_of(documents: Documents) -> dict[str, Any]:
@@ -338,6 +342,7 @@ def test_the_operators_role_holds_what_it_needs_and_nothing_else(chart: Chart) -
             "resources": ["secrets", "configmaps", "serviceaccounts"],
             "verbs": ["get"],
         },
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     ]
 
 
@@ -349,14 +354,14 @@ def test_without_named_namespaces_the_role_is_bound_in_the_whole_cluster(chart: 
         assert binding["subjects"] == [
             {"kind": "ServiceAccount", "name": "imagewright", "namespace": NAMESPACE}
         ]
-    assert not of_kind(besides_the_lease(documents), "RoleBinding")
+    assert not of_kind(about_builds(documents), "RoleBinding")
 
 
 def test_with_named_namespaces_the_role_is_bound_in_these_only(chart: Chart) -> None:
     documents = chart.documents({"watchNamespaces": list(WATCHED)})
     # Prunes are in no namespace, so their role is the one that is bound in the whole cluster.
     assert only(documents, "ClusterRoleBinding")["roleRef"]["name"] == "imagewright-prunes"
-    bindings = of_kind(besides_the_lease(documents), "RoleBinding")
+    bindings = of_kind(about_builds(documents), "RoleBinding")
     assert tuple(one["metadata"]["namespace"] for one in bindings) == WATCHED
     for binding in bindings:
         assert binding["roleRef"]["kind"] == "ClusterRole"
@@ -373,8 +378,14 @@ def test_the_rights_for_prunes_come_with_their_service_and_go_with_it(chart: Cha
         ["get", "list", "watch", "delete"],
         ["get", "patch"],
     ]
+    told = [one for one in chart.documents() if one["metadata"].get("namespace") == "default"]
+    assert only(told, "Role")["rules"] == [
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}
+    ]
+    assert only(told, "RoleBinding")["roleRef"]["name"] == "imagewright-prunes"
     without = chart.documents({"prunes": False, "watchNamespaces": list(WATCHED)})
     assert not of_kind(without, "ClusterRoleBinding")
+    assert not [one for one in without if one["metadata"].get("namespace") == "default"]
     assert "imagewright-prunes" not in {
         one["metadata"]["name"] for one in of_kind(without, "ClusterRole")
     }
@@ -398,15 +409,15 @@ def test_the_one_lease_is_all_that_its_role_lets_touch(chart: Chart) -> None:
 def test_rights_about_workers_are_of_their_namespace_and_as_few_as_their_pool_needs(
     chart: Chart,
 ) -> None:
-    assert not of_kind(besides_the_lease(chart.documents()), "Role")
-    found = besides_the_lease(chart.documents(service_pool(SERVICE)))
+    assert not of_kind(about_builds(chart.documents()), "Role")
+    found = about_builds(chart.documents(service_pool(SERVICE)))
     follow = {
         "apiGroups": ["discovery.k8s.io"],
         "resources": ["endpointslices"],
         "verbs": ["list", "watch"],
     }
     assert only(found, "Role")["rules"] == [follow]
-    scaled = besides_the_lease(chart.documents(service_pool(SERVICE, SCALED)))
+    scaled = about_builds(chart.documents(service_pool(SERVICE, SCALED)))
     role, binding = only(scaled, "Role"), only(scaled, "RoleBinding")
     assert role["rules"] == [
         follow,

@@ -17,7 +17,7 @@ from devstack.images import crane, files_of
 from devstack.operator import OperatorProcess
 from devstack.webserver import Mode, pack, serve
 from tests.support.specs import HELLO, inline
-from tests.support.stack import REPOSITORY, Kubectl
+from tests.support.stack import REPOSITORY, Kubectl, told_of
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -29,6 +29,7 @@ def requests_for(stack: devstack.Stack, namespace: str, verbs: tuple[str, ...]) 
         f"{event['verb']} {event['requestURI']}"
         for event in events
         if event["verb"] in verbs
+        and event["objectRef"].get("resource") == "imagebuilds"
         and event["objectRef"].get("namespace") == namespace
         and event["user"]["username"] == "system:serviceaccount:imagewright-system:imagewright"
     ]
@@ -315,6 +316,16 @@ async def test_progress_of_a_long_build_is_written_every_ten_seconds(
     assert "RUN for i" in shown.status["progress"]["step"]
     assert (await builds.ended("long")).status["phase"] == "Succeeded"
     assert len(await writes_for(stack, builds.namespace, 3)) == 3
+
+
+async def test_what_becomes_of_builds_is_told_in_events(builds: Builds, kubectl: Kubectl) -> None:
+    await builds.create("good", inline(HELLO))
+    await builds.create("bad", inline({"Dockerfile": "FROM scratch\nCOPY nothing /\n"}))
+    await told_of(kubectl, "good", "BuildStarted", "BuildCompleted")
+    await told_of(kubectl, "bad", "BuildStarted", "BuildFailed")
+    described = kubectl("describe", "imagebuild/bad")
+    assert "Warning  BuildFailed" in described
+    assert (await builds.get("bad"))["status"]["failure"]["message"] in described
 
 
 def test_kubectl_explains_every_field_and_shows_the_columns(

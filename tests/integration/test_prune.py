@@ -16,6 +16,7 @@ from devstack.operator import OperatorProcess, start_operator
 from devstack.prunes import Prunes
 from tests.support.pruning import all_records, filled, records_of, run, size_of, unique
 from tests.support.stack import Kubectl
+from tests.support.waiting import becomes
 
 _seconds = itertools.count(810_001)
 
@@ -78,6 +79,7 @@ async def test_kubectl_waits_for_its_end_and_shows_the_columns(kubectl: Kubectl)
         "MESSAGE",
     ]  # fmt: skip
     assert row.split()[:3] == [name, "Succeeded", "Succeeded"]
+    await becomes(lambda: "CachePruned" in kubectl("describe", f"bcp/{name}"), True, 10)
     assert "Go-style" not in kubectl("explain", "buildcacheprune.spec", "--recursive")
     assert "the least used first" in kubectl("explain", "bcp.spec.maxUsedSpace")
     kubectl("delete", f"bcp/{name}")

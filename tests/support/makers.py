@@ -7,8 +7,9 @@ from typing import Any
 
 from imagewright.api.imagebuild import ImageBuild
 from imagewright.domain.facts import Facts, Job, JobState
+from imagewright.domain.notice import Notice
 from imagewright.domain.planning import inputs_digest
-from imagewright.ports import Body, Conflict, Gone, Unavailable
+from imagewright.ports import Body, Conflict, Gone, Subject, Unavailable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = NOW + timedelta(hours=2)
@@ -55,6 +56,19 @@ def some_facts(build: ImageBuild | None, state: JobState | None = None, **more: 
     if state is not None:
         facts = replace(facts, job=Job(facts.inputs, state))
     return replace(facts, **more)
+
+
+class Told:
+    """Remembers what people are told: the words, with the names of the objects."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.notes: list[str] = []
+
+    def tell(self, subject: Subject, notice: Notice, now: datetime) -> None:
+        """Remember it."""
+        self.words.append(f"{notice.word} {subject.name}")
+        self.notes.append(notice.note)
 
 
 class FakeCluster:

@@ -13,6 +13,7 @@ import pytest
 import devstack
 from devstack.builds import Builds
 from devstack.operator import OperatorProcess, start_operator
+from tests.support.waiting import becomes
 
 STACK = "-".join(
     [
@@ -111,6 +112,16 @@ class Kubectl:
         return subprocess.run(
             [*self._command, *arguments], input=text, capture_output=True, text=True, check=check
         )
+
+
+async def told_of(kubectl: Kubectl, name: str, *reasons: str) -> None:
+    """Wait until these are the Events about an object, whatever their order in the list."""
+    about = f"--field-selector=involvedObject.name={name}"
+
+    def look() -> list[str]:
+        return sorted(kubectl("get", "events", about, "--output=custom-columns=:.reason").split())
+
+    await becomes(look, sorted(reasons), 10)
 
 
 REPOSITORY = {

@@ -15,6 +15,7 @@ from imagewright.lifecycle import Operator, live
 from imagewright.main import Process
 from imagewright.metrics import Metrics
 from imagewright.settings import LeaseSettings, Settings
+from tests.support.makers import Told
 
 
 class Candidate(Alone):
@@ -162,7 +163,7 @@ def test_what_is_seen_is_looked_at_only_by_a_leader(leads: bool, woken: list[str
     if leads:
         leader.led.set()
     queue: Any = Queue()
-    Process(Settings(), Metrics(), leader, "me").waking(queue)("uid")
+    Process(Settings(), Metrics(), leader, "me", Told()).waking(queue)("uid")
     assert queued == woken
 
 

@@ -55,5 +55,8 @@ stallSeconds: {{ .Values.stallSeconds }}
 ops:
   host: "0.0.0.0"
   port: {{ .Values.ops.port }}
+events:
+  perSecond: {{ .Values.events.perSecond }}
+  burst: {{ .Values.events.burst }}
 logFormat: {{ .Values.logFormat }}
 {{- end -}}

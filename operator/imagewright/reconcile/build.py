@@ -28,6 +28,7 @@ from imagewright.domain.decision import (
     Wait,
 )
 from imagewright.domain.facts import Closing, Entered, Facts, Granted, Waiting
+from imagewright.domain.notice import build_notice
 from imagewright.domain.patch import merge_patch
 from imagewright.domain.plan import Plan
 from imagewright.domain.planning import ticket_of
@@ -35,7 +36,7 @@ from imagewright.domain.status import ref_of, summarize
 from imagewright.jobs import Jobs, Task
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Entry
-from imagewright.ports import Cluster, Conflict, Keyring
+from imagewright.ports import Cluster, Conflict, Keyring, Notices, Subject
 from imagewright.reconcile.fault import Faults
 from imagewright.reconcile.store import Store
 from imagewright.reconcile.writer import Writer
@@ -52,6 +53,7 @@ class World:
     store: Store[ImageBuild]
     jobs: Jobs
     scheduler: Scheduler
+    notices: Notices
     metrics: Metrics
     keyrings: Callable[[str, Plan], Keyring]
     clock: Callable[[], datetime]
@@ -186,7 +188,11 @@ class BuildReconciler:
             self._world.jobs.reported(facts.uid)
 
     def _written(self, build: ImageBuild, status: ImageBuildStatus) -> None:
-        """Count an end only now that it is durable."""
+        """Tell of a step, and count an end, only now that it is durable."""
+        if notice := build_notice(build.status, status):
+            meta = build.metadata
+            subject = Subject(build.kind, meta.namespace, meta.name, meta.uid)
+            self._world.notices.tell(subject, notice, self._world.clock())
         if status.phase not in FINAL or build.status.phase == status.phase:
             return
         reason = status.conditions[0].reason

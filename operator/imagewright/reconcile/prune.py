@@ -9,6 +9,7 @@ import structlog
 from imagewright.api.buildcacheprune import BuildCachePrune, BuildCachePruneStatus
 from imagewright.domain.decision import Discard, Expire, Forget, Stop
 from imagewright.domain.facts import Closing
+from imagewright.domain.notice import prune_notice
 from imagewright.domain.patch import merge_patch
 from imagewright.domain.prune import Target, make_policy, wanted
 from imagewright.domain.prunedecide import (
@@ -21,7 +22,7 @@ from imagewright.domain.prunedecide import (
 from imagewright.domain.prunefacts import PruneFacts, zone_name
 from imagewright.domain.prunestatus import summarize
 from imagewright.metrics import Metrics
-from imagewright.ports import Cache, Cluster, Conflict
+from imagewright.ports import Cache, Cluster, Conflict, Notices, Subject
 from imagewright.prunes import Prunes
 from imagewright.reconcile.fault import Faults
 from imagewright.reconcile.store import Store
@@ -41,6 +42,7 @@ class PruneWorld:
     store: Store[BuildCachePrune]
     prunes: Prunes
     caches: Callable[[], Mapping[Target, Cache]]
+    notices: Notices
     metrics: Metrics
     clock: Callable[[], datetime]
 
@@ -120,7 +122,9 @@ class PruneReconciler:
             self._count(facts.prune, status)
 
     def _count(self, prune: BuildCachePrune, status: BuildCachePruneStatus) -> None:
-        """Count an end, now that it is durable."""
+        """Tell of an end and count it, now that it is durable."""
+        subject = Subject(prune.kind, "", prune.metadata.name, prune.metadata.uid)
+        self._world.notices.tell(subject, prune_notice(status), self._world.clock())
         metrics, reason = self._world.metrics, status.conditions[0].reason
         metrics.prunes.labels(status.phase, reason).inc()
         if not prune.spec.dry_run:

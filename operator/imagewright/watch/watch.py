@@ -125,9 +125,13 @@ class Watch:
         flag = asyncio.Event()
         operator = asyncio.create_task(self._kopf(flag), name="kopf")
         minder = asyncio.create_task(self._mind(flag), name="kopf's minder")
-        await asyncio.wait({operator, minder}, return_when=asyncio.FIRST_COMPLETED)
-        # Whichever has not ended is not waited for: kopf may never end, see run_bounded.
-        (operator if operator.done() else minder).result()
+        try:
+            ended, _ = await asyncio.wait({operator, minder}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # From here: kopf cancels at its end what has begun after it.
+            await end({operator, minder})
+        for task in ended:
+            task.result()
 
     async def _kopf(self, flag: asyncio.Event) -> None:
         await kopf.operator(
@@ -227,20 +231,24 @@ def watched() -> set[str]:
     }
 
 
-def run_bounded(work: Coroutine[Any, Any, None]) -> None:
-    """Run in a loop of its own; what is left at the end is cancelled, and waited for a second.
+async def end(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks, again and again, and wait for a second at most until they have ended.
 
-    asyncio.run() waits without limit for tasks that do not end when cancelled, and kopf has some:
-    a watch that waits for its answer takes the end for a pause (kopf's clients/api.py, stream),
-    and begins anew. What is cancelled more than once ends there.
+    kopf may not end when it is cancelled once: a watch that still waits for its answer takes that
+    for a pause, and begins anew (kopf's clients/api.py, stream).
     """
+    for _ in range(CANCELS):
+        if tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=1 / CANCELS)
+
+
+def run_bounded(work: Coroutine[Any, Any, None]) -> None:
+    """Run in a loop of its own, and end what is left; asyncio.run() would wait for ever for it."""
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(work)
     finally:
-        for _ in range(CANCELS):
-            if left := asyncio.all_tasks(loop):
-                for task in left:
-                    task.cancel()
-                loop.run_until_complete(asyncio.wait(left, timeout=1 / CANCELS))
+        loop.run_until_complete(end(asyncio.all_tasks(loop)))
         loop.close()

@@ -21,7 +21,7 @@ from imagewright.reconcile.resync import Resync
 from imagewright.reconcile.store import BUILDS, Store
 from imagewright.reconcile.workqueue import WorkQueue
 from imagewright.scheduler import Scheduler
-from tests.support.makers import GIT, NOW, UID, FakeCluster, a_body
+from tests.support.makers import GIT, NOW, UID, FakeCluster, Told, a_body
 from tests.support.parts import FakeKeyring, a_backend
 from tests.support.pooling import a_pool, a_worker
 
@@ -42,6 +42,7 @@ class Shell:
 
     def __init__(self, slots: int = 1) -> None:
         self.now = NOW
+        self.notices = Told()
         self.cluster, self.builder, self.metrics = FakeCluster(), FaultyBuilder(), Metrics()
         self.queue = WorkQueue(self._work)
         self.store = Store(BUILDS, self.queue.add)
@@ -55,6 +56,7 @@ class Shell:
             self.store,
             self.jobs,
             self.scheduler,
+            self.notices,
             self.metrics,
             self.keyrings,
             self.clock,
@@ -148,6 +150,7 @@ async def test_a_build_costs_two_writes(shell: Shell) -> None:
     await shell.ended("Succeeded")
     assert shell.phases() == ["Running", "Succeeded"]
     assert len(shell.cluster.writes) == 2
+    assert shell.notices.words == ["BuildStarted one", "BuildCompleted one"]
     await shell.until(lambda: shell.worker.leased == 0)
     assert shell.status()["images"][0]["name"] == "r.example/a"
 
@@ -249,6 +252,12 @@ async def test_an_outage_is_met_by_another_attempt_after_a_pause(shell: Shell) -
     await shell.ended("Succeeded")
     assert shell.status()["attempt"] == 2
     assert "lastAttempt" not in shell.status()
+    assert shell.notices.words == [
+        "BuildStarted one",
+        "BuildRetrying one",
+        "BuildStarted one",
+        "BuildCompleted one",
+    ]
 
 
 async def test_a_lost_worker_gets_no_build_until_it_answers(shell: Shell) -> None:

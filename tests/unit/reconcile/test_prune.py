@@ -16,7 +16,7 @@ from imagewright.reconcile.prune import LONGEST_PAUSE, PruneReconciler, PruneWor
 from imagewright.reconcile.store import PRUNES, Store, at_rest
 from imagewright.reconcile.workqueue import WorkQueue
 from imagewright.reconcile.zones import Zones
-from tests.support.makers import NOW, UID, FakeCluster
+from tests.support.makers import NOW, UID, FakeCluster, Told
 from tests.support.prunemakers import ONE, TWO, FakeCache, a_prune_body
 
 
@@ -40,8 +40,15 @@ class Shell:
         self.queue = WorkQueue(self._work)
         self.store = Store(PRUNES, self.queue.add)
         self.prunes = Prunes(self.queue.add)
+        self.notices = Told()
         world = PruneWorld(
-            self.cluster, self.store, self.prunes, lambda: self.caches, self.metrics, self.clock
+            self.cluster,
+            self.store,
+            self.prunes,
+            lambda: self.caches,
+            self.notices,
+            self.metrics,
+            self.clock,
         )
         self.looks: list[float] = []
         self.reconciler = PruneReconciler(world, self._look_in)
@@ -112,6 +119,7 @@ async def test_a_prune_costs_two_writes_and_is_remembered_no_longer(shell: Shell
     assert len(shell.cluster.writes) == 2
     assert shell.status()["reclaimedBytes"] == 12
     assert shell.metrics.reclaimed._value.get() == 12
+    assert shell.notices.words == ["CachePruned one"]
     assert shell.store.get(UID) is None
     shell.store.see(shell.cluster.put(shell.cluster.bodies["one"]))
     await shell.queue.idle()

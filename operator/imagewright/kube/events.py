@@ -1,0 +1,143 @@
+"""Events: what became of an object, for `kubectl describe` and for those who collect them.
+
+They never hold a build up: they are posted one after another beside it, so many a second at most,
+and what the API server does not take is counted and let go. The status is what is true.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import structlog
+
+from imagewright.api.imagebuild import GROUP, VERSION
+from imagewright.domain.notice import Notice
+from imagewright.metrics import Metrics
+from imagewright.ports import Body, Error, Subject
+
+log = structlog.get_logger("events")
+HOME = "default"
+"""The namespace of Events about objects that are in none, as client-go has it."""
+WAITING = 1000
+"""Events that wait to be posted; what comes on top is let go."""
+LAST_SECONDS = 2.0
+"""For what still waits when the operator ends."""
+CONTROLLER = f"{GROUP}/operator"
+
+
+class Creator(Protocol):
+    """Takes new objects."""
+
+    async def create(self, path: str, body: Body) -> dict[str, Any]:
+        """Add the object to those at that path. Raises the ports' errors."""
+        ...
+
+
+class Bucket:
+    """So many a second, and `burst` at once after a quiet time (a token bucket)."""
+
+    def __init__(self, per_second: float, burst: int, now: Callable[[], float]) -> None:
+        self._rate, self._burst, self._now = per_second, burst, now
+        self._left, self._at = float(burst), now()
+
+    def take(self) -> bool:
+        """Whether one more may go now."""
+        now = self._now()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many Events a second, and how many at once; failures have as many for themselves."""
+
+    per_second: float
+    burst: int
+
+
+class Events:
+    """Posts Events while the context is open; `reporter` is this operator's name."""
+
+    def __init__(self, creator: Creator, reporter: str, pace: Pace, metrics: Metrics) -> None:
+        self._creator, self._reporter, self._counted = creator, reporter, metrics.events
+        self._buckets = {
+            warning: Bucket(pace.per_second, pace.burst, time.monotonic)
+            for warning in (False, True)
+        }
+        self._waiting: asyncio.Queue[tuple[str, Body]] = asyncio.Queue(WAITING)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._post_all(), name="events")
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await self._waiting.join()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def tell(self, subject: Subject, notice: Notice, now: datetime) -> None:
+        """Post it soon, or let it go where there are too many. Never waits."""
+        event = event_of(subject, notice, now, self._reporter)
+        if self._waiting.full() or not self._buckets[notice.warning].take():
+            self._counted.labels("dropped").inc()
+            return
+        self._waiting.put_nowait((event["metadata"]["namespace"], event))
+
+    async def _post_all(self) -> None:
+        while True:
+            namespace, event = await self._waiting.get()
+            try:
+                await self._creator.create(
+                    f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event
+                )
+                self._counted.labels("posted").inc()
+            except Error as error:
+                # A namespace that is going takes none, and who leads no more may post none.
+                self._counted.labels("failed").inc()
+                log.debug("An Event was not posted", why=error.message)
+            finally:
+                self._waiting.task_done()
+
+
+def event_of(subject: Subject, notice: Notice, now: datetime, reporter: str) -> dict[str, Any]:
+    """An Event of events.k8s.io/v1, as it is posted."""
+    regarding = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": subject.kind,
+        "name": subject.name,
+        "uid": subject.uid,
+        **({"namespace": subject.namespace} if subject.namespace else {}),
+    }
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {
+            "generateName": f"{subject.name}-",
+            "namespace": subject.namespace or HOME,
+        },
+        "eventTime": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}",
+        "type": "Warning" if notice.warning else "Normal",
+        "reason": notice.word,
+        "action": notice.word.action,
+        "note": notice.note,
+        "regarding": regarding,
+        "reportingController": CONTROLLER,
+        "reportingInstance": reporter[:128],
+    }
