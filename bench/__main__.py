@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 
@@ -19,12 +20,14 @@ def main() -> None:
     for name, suite in SUITES.items():
         suite.arguments(suites.add_parser(name, help=(suite.__doc__ or "").strip()))
     options = parser.parse_args()
-    stack = devstack.up("bench")
+    # Two at once need two names, and disturb one another all the same.
+    name = os.environ.get("DEVSTACK_NAME", "bench")
+    stack = devstack.up(name)
     try:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(SUITES[options.suite].measure(stack, Path(folder), options))
     finally:
-        devstack.down("bench")
+        devstack.down(name)
 
 
 if __name__ == "__main__":
