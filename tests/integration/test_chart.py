@@ -1,5 +1,6 @@
 """The Helm chart: what it renders, what it refuses, and that a real API server takes it."""
 
+import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -389,6 +390,43 @@ def test_the_rights_for_prunes_come_with_their_service_and_go_with_it(chart: Cha
     assert "imagewright-prunes" not in {
         one["metadata"]["name"] for one in of_kind(without, "ClusterRole")
     }
+
+
+WATCHERS = {
+    "podMonitor": {"create": True, "labels": {"release": "prometheus"}, "interval": "15s"},
+    "prometheusRule": {"create": True, "labels": {"release": "prometheus"}},
+    "dashboard": {"create": True},
+}
+
+
+def test_what_prometheus_and_grafana_pick_up_is_made_where_it_is_asked_for(chart: Chart) -> None:
+    plain = {one["kind"] for one in chart.documents()}
+    assert not plain & {"PodMonitor", "PrometheusRule"}
+    documents = chart.documents({"metrics": WATCHERS})
+    monitor = only(documents, "PodMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["podMetricsEndpoints"] == [
+        {"port": "ops", "path": "/metrics", "interval": "15s"}
+    ]
+    (group,) = only(documents, "PrometheusRule")["spec"]["groups"]
+    assert "{{ $labels.pool }}" in str(group["rules"])
+    (board,) = (
+        one for one in of_kind(documents, "ConfigMap") if "imagewright.json" in one["data"]
+    )
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["imagewright.json"])["title"] == "imagewright"
+
+
+def test_a_drain_leaves_one_of_several_replicas_and_is_not_held_up_by_a_single_one(
+    chart: Chart,
+) -> None:
+    assert not of_kind(chart.documents(), "PodDisruptionBudget")
+    two = only(chart.documents({"replicas": 2}), "PodDisruptionBudget")
+    assert two["spec"]["minAvailable"] == 1
+    labels = pod_of(chart.documents({"replicas": 2}))["metadata"]["labels"]
+    assert two["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    without = {"replicas": 2, "podDisruptionBudget": {"create": False}}
+    assert not of_kind(chart.documents(without), "PodDisruptionBudget")
 
 
 def test_the_one_lease_is_all_that_its_role_lets_touch(chart: Chart) -> None:
