@@ -87,6 +87,9 @@ class Lookout:
             version = await self._version(path)
         except Error as error:
             log.debug("An object that builds wait for cannot be asked after", why=error.message)
+        except Exception:
+            # One odd object must neither hide the others nor end the process.
+            log.exception("An object that builds wait for was not understood", path=path)
         else:
             self._tell(path, version)
         watched = self._watched.pop(path, None)

@@ -19,7 +19,7 @@ class Scene:
         self.versions: dict[str, str] = {}
         self.asked: list[tuple[str, float]] = []
         self.told: list[str] = []
-        self.error: Unavailable | None = None
+        self.error: Exception | None = None
         self.lookout = Lookout(self.version, EVERY, at_most)
 
     async def version(self, path: str) -> str:
@@ -135,9 +135,12 @@ async def test_who_is_told_may_go_on_to_wait_for_the_same() -> None:
         await scene.until(lambda: scene.told == ["once", "twice"])
 
 
-async def test_an_answer_that_does_not_come_is_asked_for_again() -> None:
+@pytest.mark.parametrize("error", [Unavailable("No answer."), KeyError("metadata")], ids=repr)
+async def test_an_answer_that_does_not_come_or_is_none_is_asked_for_again(
+    error: Exception,
+) -> None:
     async with looking(Scene()) as scene:
-        scene.error = Unavailable("The API server did not answer.")
+        scene.error = error
         scene.watch("me", a="")
         await scene.until(lambda: scene.questions("a") == 3)
         assert scene.told == []
