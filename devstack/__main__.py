@@ -5,7 +5,16 @@ import shlex
 import sys
 import time
 
-from devstack.binaries import PROGRAMS, MissingProgramError, binaries, environment, find, kubectl
+from devstack.binaries import (
+    CONTROLLERS,
+    PROGRAMS,
+    MissingProgramError,
+    binaries,
+    controllers,
+    environment,
+    find,
+    kubectl,
+)
 from devstack.debian import PACKAGES, install_missing, program
 from devstack.engine_programs import NEW, new_programs, old_dockerd, old_programs
 from devstack.engines import KINDS
@@ -86,6 +95,7 @@ def _build(_: str) -> int:
     """Every program that a stack may need, so that no test waits for one."""
     install_missing(print)
     binaries(print)
+    controllers(print)
     new_programs(print)
     old_programs(print)
     return 0
@@ -93,7 +103,7 @@ def _build(_: str) -> int:
 
 def _doctor(_: str) -> int:
     missing = 0
-    for one in (*PROGRAMS, *NEW):
+    for one in (*PROGRAMS, CONTROLLERS, *NEW):
         path = find(one)
         print(f"{one.name:16} {path or 'will be built from ' + one.package}")
     print(f"{'kubectl':16} {kubectl()}")

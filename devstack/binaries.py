@@ -64,6 +64,13 @@ PROGRAMS: tuple[Program, ...] = (
     Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 minutes"),
     Program("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "4 minutes"),
 )
+CONTROLLERS = Program(
+    "kube-controller-manager",
+    "kubernetes",
+    "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "a minute",
+)
+"""Of no stack; only what becomes of a namespace that is deleted needs it."""
 
 
 def binaries(say: Say) -> dict[str, Path]:
@@ -77,6 +84,15 @@ def binaries(say: Say) -> dict[str, Path]:
         say(f"[{number}/{len(missing)}] {program.name} is there: {time.monotonic() - began:.0f} s")
     there = {name: path for name, path in found.items() if path is not None}
     return {**there, "kubectl": kubectl()}
+
+
+def controllers(say: Say) -> Path:
+    """The kube-controller-manager, built where it is missing. Raises MissingProgramError."""
+    found = find(CONTROLLERS)
+    if found is None:
+        say(f"building {CONTROLLERS.name} (first time: {CONTROLLERS.minutes}) …")
+        found = build(CONTROLLERS)
+    return found
 
 
 def find(program: Program) -> Path | None:

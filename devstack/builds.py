@@ -105,10 +105,6 @@ class Builds:
         """Delete the build."""
         await self._ask("DELETE", self._path(name))
 
-    async def delete_all(self) -> None:
-        """Delete all that there are, in one request."""
-        await self._ask("DELETE", self._path())
-
     async def until(self, name: str, right: Callable[[Seen], bool], seconds: float = 30) -> Seen:
         """The first event of this build that is `right`, past ones included.
 

@@ -86,6 +86,23 @@ def buildkitd(
     return Command("buildkitd", arguments, lambda: _reachable(address))
 
 
+def namespace_controller(place: Place, kubeconfig: Path, port: int) -> Command:
+    """Empties namespaces that are deleted, and lets them go, as every cluster does."""
+    return Command(
+        "kube-controller-manager",
+        [
+            str(place.program),
+            f"--kubeconfig={kubeconfig}",
+            "--controllers=namespace-controller",
+            "--leader-elect=false",
+            f"--secure-port={port}",
+            "--bind-address=127.0.0.1",
+            f"--cert-dir={place.folder}",
+        ],
+        lambda: listening(port),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ApiServer:
     """A kube-apiserver's files: what its clients must know, and where its audit log is."""

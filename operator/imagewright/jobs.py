@@ -29,14 +29,15 @@ from imagewright.domain.redact import redact
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Lease
 from imagewright.pools.pool import Worker
-from imagewright.ports import Backend, Error, Failed, Keyring, Unavailable
+from imagewright.ports import Backend, Error, Failed, Keyring, Missing, Unavailable, WatchedKeyring
 from imagewright.relief import met_full_disk, relieve, told_again
 from imagewright.stall import STALL_SECONDS, Attendant
 
 log = structlog.get_logger("jobs")
 Clock = Callable[[], datetime]
 LOOK_SECONDS, LOOK_AT_MOST_SECONDS = 1.5, 30.0
-"""Between two looks for what is missing, at first and after a long while."""
+"""Before what a build names is looked for again, where the API server did not answer: at first,
+and after a long while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Task:
 
     inputs: str
     plan: Plan
-    keyring: Keyring
+    keyring: WatchedKeyring
     again: bool = False
     """An attempt before this one may have pushed, or may yet do so."""
 
@@ -62,6 +63,8 @@ class Work:
     task: asyncio.Task[None] | None = None
     rivals: bool = False
     """Another push of one of its names was, or is, on its way at the same time."""
+    unwatch: Callable[[], None] = lambda: None
+    """Ends the watch for what it lacks."""
 
 
 class Jobs:
@@ -143,7 +146,7 @@ class Jobs:
 
     def cancel(self, uid: str) -> None:
         """End what runs, now; its lease goes back when it really has ended."""
-        work = self._works.pop(uid, None)
+        work = self._drop(uid)
         if work is None:
             return
         if work.task is not None and not work.task.done():
@@ -160,7 +163,7 @@ class Jobs:
 
     def forget(self, uid: str) -> None:
         """What has ended was told: remember nothing of it."""
-        self._works.pop(uid, None)
+        self._drop(uid)
 
     async def quiet(self) -> None:
         """Wait until every cancelled task has ended."""
@@ -173,7 +176,14 @@ class Jobs:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
+    def _drop(self, uid: str) -> Work | None:
+        work = self._works.pop(uid, None)
+        if work is not None:
+            work.unwatch()
+        return work
+
     def _start(self, uid: str, work: Work, run: Coroutine[Any, Any, None]) -> None:
+        self._drop(uid)
         self._works[uid] = work
         work.task = asyncio.create_task(self._run(uid, work, run), name=f"build {uid}")
         # A task cancelled before its first step never runs its own finally: hence a callback.
@@ -196,13 +206,18 @@ class Jobs:
             work.lease.release()
 
     async def _gather(
-        self, uid: str, work: Work, keyring: Keyring, since: datetime | None
+        self, uid: str, work: Work, keyring: WatchedKeyring, since: datetime | None
     ) -> None:
         try:
             work.plan = await gather(work.plan, keyring)
         except Unavailable as error:
             # Nothing has begun, so nothing is lost: it is looked for until it is there.
-            work.state = self._lacking(error, since or self._clock())
+            lacking = Lacking(error.reason, error.message, since or self._clock(), None)
+            work.state = lacking
+            if isinstance(error, Missing):
+                work.unwatch = keyring.watch(lambda: self._changed(uid, work, lacking))
+            else:
+                work.state = replace(lacking, until=self._later(lacking.since))
             self._ended(uid)
         except Error as error:
             self._end(uid, work, broken_by(error, work.progress))
@@ -210,11 +225,16 @@ class Jobs:
             work.state = Gathered()
             self._ended(uid)
 
-    def _lacking(self, error: Unavailable, since: datetime) -> Lacking:
+    def _changed(self, uid: str, work: Work, lacking: Lacking) -> None:
+        """What was lacking may be there now: it is time to look."""
+        work.state = replace(lacking, until=self._clock())
+        self._ended(uid)
+
+    def _later(self, since: datetime) -> datetime:
         now = self._clock()
         waited = (now - since).total_seconds()
         pause = min(max(LOOK_SECONDS, waited / 20), LOOK_AT_MOST_SECONDS)
-        return Lacking(error.reason, error.message, since, now + timedelta(seconds=pause))
+        return now + timedelta(seconds=pause)
 
     async def _prepare(self, uid: str, work: Work, keyring: Keyring, lease: Lease) -> None:
         attendant = Attendant(lease.worker, self._stall_seconds)

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -53,8 +53,8 @@ class Operator:
     reconciler: BuildReconciler
     pruning: Pruning | None
     watch: Watch
-    keepers: Sequence[Keeper] = ()
-    """Of the pools whose workers come and go."""
+    keepers: list[Keeper] = field(default_factory=list)
+    """What looks out for what builds wait for, and after the pools whose workers come and go."""
 
     def not_ready(self) -> str:
         """Why the operator is not ready; empty where it is. One that stands by is ready."""

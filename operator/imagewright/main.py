@@ -21,11 +21,12 @@ from imagewright.jobs import Jobs
 from imagewright.kube.client import KubeClient
 from imagewright.kube.events import Events, Pace
 from imagewright.kube.keyring import NamespaceKeyring
+from imagewright.kube.lookout import Lookout
 from imagewright.leadership import Leader, LostError, leadership
 from imagewright.lifecycle import Operator, Pruning, live
 from imagewright.metrics import Metrics
 from imagewright.pools.pool import Pool
-from imagewright.ports import Cache, Cluster, Keyring, Notices
+from imagewright.ports import Cache, Cluster, Notices, WatchedKeyring
 from imagewright.prunes import Prunes, caches_of
 from imagewright.reconcile.build import BuildReconciler, World
 from imagewright.reconcile.prune import PruneReconciler, PruneWorld
@@ -96,7 +97,7 @@ async def run(settings: Settings) -> None:
             )
         operator = _wired(process, cluster, pools, pruning)
         lines = operator.scheduler.lines
-        operator.keepers = [
+        operator.keepers += [
             keeper
             for pool, opener in zip(settings.pools, openers, strict=True)
             for keeper in keepers_of(pool, lines[pool.name], opener, cluster)
@@ -121,8 +122,10 @@ def _wired(
     async def work(uid: str) -> None:
         await reconciler.reconcile(uid)
 
-    def keyrings(namespace: str, plan: Plan) -> Keyring:
-        return NamespaceKeyring(cluster, namespace, plan)
+    lookout = Lookout(cluster.version)
+
+    def keyrings(namespace: str, plan: Plan) -> WatchedKeyring:
+        return NamespaceKeyring(cluster, namespace, plan, lookout)
 
     queue = WorkQueue(work, failed=partial(count_failure, metrics, IMAGE_BUILD.name))
     metrics.backing_off.labels(IMAGE_BUILD.name).set_function(lambda: queue.backing_off)
@@ -146,7 +149,8 @@ def _wired(
     if pruning is not None:
         sinks[BUILD_CACHE_PRUNE.plural] = pruning.sink
     watch = Watch(sinks, settings, metrics)
-    return Operator(leader, queue, jobs, scheduler, resync, reconciler, pruning, watch)
+    parts = (leader, queue, jobs, scheduler, resync, reconciler, pruning, watch)
+    return Operator(*parts, keepers=[lookout.run])
 
 
 def _pruning(

@@ -188,6 +188,18 @@ class Keyring(Protocol):
         ...
 
 
+class WatchedKeyring(Keyring, Protocol):
+    """A keyring that can tell when what it has read is out of date."""
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed`, once, when something is not any more as it was read, or found missing.
+
+        It is noticed within about a second, unless very much is waited for. Who calls the answer
+        is not told any more.
+        """
+        ...
+
+
 class ImageStore(Protocol):
     """Where built images lie, and get their names."""
 

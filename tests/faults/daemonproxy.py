@@ -14,14 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hpack import Decoder
+from hpack import Decoder, Encoder
 
 from tests.faults.strike import Strike
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET = 0, 1, 3
 ANSWERS = {DATA, HEADERS, RESET}
-END_STREAM, PADDED, PRIORITY = 0x01, 0x08, 0x20
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x01, 0x04, 0x08, 0x20
 HEAD = 9
 """Bytes before a frame's payload."""
 PIECE = 1 << 16
@@ -41,6 +41,20 @@ class Frame:
         """Whether nothing of its stream comes after it."""
         last = self.kind in {DATA, HEADERS} and self.flags & END_STREAM
         return bool(last) or self.kind == RESET
+
+    @property
+    def block(self) -> bytes:
+        """The packed headers of a HEADERS frame."""
+        payload = self.content[HEAD:]
+        if self.flags & PADDED:
+            payload = payload[1 : len(payload) - payload[0]]
+        return payload[5:] if self.flags & PRIORITY else payload
+
+    def with_block(self, block: bytes) -> bytes:
+        """The bytes of the same HEADERS frame with other headers."""
+        flags = self.flags & END_STREAM | END_HEADERS
+        head = struct.pack(">BBI", self.kind, flags, self.stream)
+        return len(block).to_bytes(3, "big") + head + block
 
 
 @dataclass(slots=True)
@@ -85,6 +99,10 @@ class DaemonProxy:
         self.sight: tuple[bytes, Strike] | None = None
         """At the first frame of the daemon's that holds these bytes."""
         self.struck = asyncio.Event()
+        self.endless = ""
+        """The name of calls whose answers never end; to be set before anybody connects."""
+        self.withheld = 0
+        """How many ends of such answers were kept back."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._join, self._socket)
@@ -145,6 +163,8 @@ class Connection:
         self._proxy, self._near, self._far = proxy, near, far
         self._newest = 0
         self._headers: Any = Decoder()
+        self._answers: Any = Decoder()
+        self._anew: Any = Encoder()
         self._open: dict[int, Call] = {}
         self._awaited: dict[int, Strike] = {}
         """The stream whose answer a strike waits for."""
@@ -186,10 +206,24 @@ class Connection:
         frames = Frames()
         while some := await reader.read(PIECE):
             for frame in frames.feed(some):
+                passed = self._without_ends(frame) if self._proxy.endless else frame.content
                 if self._strikes_on_the_way_back(frame) or writer.is_closing():
                     return
-                writer.write(frame.content)
+                writer.write(passed)
             await writer.drain()
+
+    def _without_ends(self, frame: Frame) -> bytes:
+        """What the operator gets of the frame: nothing, where it would end an endless answer.
+
+        Headers are packed with what those before them have told, so all are packed anew here.
+        """
+        call = self._open.get(frame.stream)
+        kept = call is not None and call.name == self._proxy.endless and frame.ends
+        self._proxy.withheld += kept
+        headers = self._answers.decode(frame.block) if frame.kind == HEADERS else ()
+        if kept:
+            return b""
+        return frame.with_block(self._anew.encode(headers)) if headers else frame.content
 
     def _strikes_on_the_way(self, frame: Frame) -> bool:
         """Whether the operator was struck at this frame, which then goes nowhere."""
@@ -231,10 +265,5 @@ class Connection:
 
     def _name(self, frame: Frame) -> str:
         """The last part of the path: Solve, Status, Session and so on."""
-        payload = frame.content[HEAD:]
-        if frame.flags & PADDED:
-            payload = payload[1 : len(payload) - payload[0]]
-        if frame.flags & PRIORITY:
-            payload = payload[5:]
-        headers = dict(self._headers.decode(payload))
+        headers = dict(self._headers.decode(frame.block))
         return str(headers[":path"]).rpartition("/")[2]

@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from aiohttp import web
 
 import devstack
 from bench.processes import appeared, find, vanished
+from devstack.binaries import controllers
 from devstack.builds import Builds, Refused, condition
+from devstack.components import Place
+from devstack.components import namespace_controller as controller_of_namespaces
 from devstack.operator import OperatorProcess, start_operator
+from devstack.server import Server, await_ready, free_port, start
 from tests.support.own_api import OwnApi
 from tests.support.proxy import ApiProxy
 from tests.support.specs import HELLO, inline, sleeping
+from tests.support.stack import Kubectl, say
 from tests.support.waiting import becomes
 
 _numbers = itertools.count(920_001)
@@ -348,9 +354,26 @@ async def test_a_delete_with_no_operator_is_done_at_once_and_so_is_the_build(
         assert find(seconds) is None
 
 
+@pytest.fixture
+def namespace_controller(
+    stack: devstack.Stack, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Server]:
+    """What empties a namespace that is deleted, in every cluster."""
+    with capfd.disabled():
+        program = controllers(lambda line: say(f"devstack: {line}"))
+    folder = tmp_path / "controllers"
+    folder.mkdir()
+    command = controller_of_namespaces(Place(program, folder), stack.kubeconfig, free_port())
+    server = await_ready(command, start(command, folder))
+    yield server
+    server.kill()
+
+
 @pytest.mark.row("F62")
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("namespace_controller")
 async def test_a_namespace_that_goes_takes_a_hundred_builds_with_it_in_silence(
-    stack: devstack.Stack, builds: Builds, tmp_path: Path
+    stack: devstack.Stack, builds: Builds, kubectl: Kubectl, tmp_path: Path
 ) -> None:
     names = [f"build-{number}" for number in range(100)]
     seconds = str(next(_numbers))
@@ -359,15 +382,19 @@ async def test_a_namespace_that_goes_takes_a_hundred_builds_with_it_in_silence(
             await builds.create(name, sleeping(stack, seconds))
         await becomes(lambda: running.metrics()["imagebuild_running"], 4.0)
         await becomes(lambda: running.metrics()[depth(builds)], 96.0)
-        # There is no controller here that would do as a cluster's does: mark it, and empty it.
         tries = len(proxy.asked)
-        await builds.delete_all()
-        for name in names:
-            await builds.gone(name, seconds=10)
+        # A cluster takes five seconds before it begins to empty a namespace.
+        await asyncio.to_thread(kubectl, "delete", "namespace", builds.namespace, "--wait=false")
+        async with asyncio.timeout(10):
+            for name in names:
+                await builds.gone(name)
         await becomes(lambda: running.metrics()["imagebuild_running"], 0.0, seconds=5)
         await becomes(lambda: running.metrics()['imagebuild_slots_in_use{pool="default"}'], 0.0)
         refused = [one.path for one in proxy.asked[tries:] if one.status >= 400]
         assert len(refused) == len(set(refused)), "Something was asked for again."
+        assert not [one for one in proxy.asked[tries:] if one.status == HTTPStatus.FORBIDDEN]
+        looked = ["get", "namespace", builds.namespace, "--ignore-not-found", "--output=name"]
+        await becomes(lambda: kubectl(*looked), "")
 
 
 def depth(builds: Builds) -> str:

@@ -44,10 +44,10 @@ async def test_a_build_waits_for_the_secret_that_lets_it_push(
     waiting = await builds.phase("waits", "Pending")
     assert waiting.status["conditions"][0]["reason"] == "SecretNotFound"
     assert "Secret registry is not in namespace" in waiting.status["conditions"][0]["message"]
-    created = time.monotonic()
     await asyncio.to_thread(login, kubectl, host)
+    created = time.monotonic()
     running = await builds.phase("waits", "Running")
-    assert running.at - created < 10
+    assert running.at - created < 2
     ended = (await builds.ended("waits")).status
     assert ended["phase"] == "Succeeded", ended
     assert builds.phases("waits") == ["Pending", "Running", "Succeeded"]

@@ -49,6 +49,7 @@ class Server(Answering):
             {
                 "line": f"{request.method} {request.path_qs}",
                 "kind": request.headers.get("Content-Type", ""),
+                "wanted": request.headers.get("Accept", ""),
                 "who": request.headers.get("Authorization", ""),
             }
         )

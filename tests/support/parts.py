@@ -1,6 +1,6 @@
 """The parts of a backend, in memory: a keyring, an image store, sources."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from imagewright.domain.credential import Login
 from imagewright.domain.outcome import Built, Pushed
 from imagewright.domain.plan import BUILDKIT, Git, Oci, Plan, Source
 from imagewright.domain.reference import Reference
-from imagewright.ports import Builder, Error, Keyring, Missing, Tree
+from imagewright.ports import Builder, Error, Keyring, Missing, Tree, WatchedKeyring
 
 
 class FakeKeyring:
@@ -23,6 +23,7 @@ class FakeKeyring:
         self.held: dict[str, Login] = {}
         self.error: Error | None = None
         self.hidden: set[str] = set()
+        self.watchers: list[Callable[[], None]] = []
 
     async def secret(self, name: str) -> Mapping[str, bytes]:
         return self._found(self.secrets, "Secret", name)
@@ -40,6 +41,16 @@ class FakeKeyring:
 
     def masks(self) -> frozenset[str]:
         return frozenset(self.hidden)
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self.watchers.append(changed)
+        return lambda: self.watchers.remove(changed) if changed in self.watchers else None
+
+    def tell(self) -> None:
+        """Say that something has changed, as the lookout does: once to each who waits."""
+        waiting, self.watchers = self.watchers, []
+        for changed in waiting:
+            changed()
 
     def _found(self, held: dict[str, dict[str, bytes]], kind: str, name: str) -> dict[str, bytes]:
         if self.error:
@@ -108,6 +119,6 @@ def a_backend(builder: Builder | None = None, **builders: Builder) -> Backend:
     return Backend(given, FakeStore(), FakeSources())
 
 
-def keyrings(_namespace: str, _plan: Plan) -> Keyring:
+def keyrings(_namespace: str, _plan: Plan) -> WatchedKeyring:
     """An empty keyring for every build."""
     return FakeKeyring()

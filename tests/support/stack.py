@@ -31,15 +31,16 @@ def stack(request: pytest.FixtureRequest) -> Iterator[devstack.Stack]:
     """The real servers, started once; their logs are kept where a test failed."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        running = devstack.up(STACK, lambda line: _say(f"devstack: {line}"))
+        running = devstack.up(STACK, lambda line: say(f"devstack: {line}"))
     yield running
     failed = request.session.testsfailed > 0
     devstack.down(STACK, keep_logs=failed)
     if failed:
-        _say(f"The servers' logs are in {running.folder}.")
+        say(f"The servers' logs are in {running.folder}.")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell the person at the terminal."""
     sys.stderr.write(f"\n{line}\n")
 
 

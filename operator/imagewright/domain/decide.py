@@ -193,9 +193,9 @@ def resting(facts: Facts) -> Decision | None:
 
 
 def lacking(facts: Facts) -> Decision | None:
-    """Something that it names is not there, and is looked for again after a pause."""
+    """Something that it names is not there, and is looked for again at its time."""
     state = facts.state
-    if not isinstance(state, Lacking) or facts.now >= state.until:
+    if not isinstance(state, Lacking) or (state.until and facts.now >= state.until):
         return None
     return Wait(state.reason, state.message)
 

@@ -98,12 +98,15 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """Something is not, since then; it is looked for again at `until`."""
+    """Something is not, since then; it is looked for again at `until`.
+
+    None: not before the cluster has changed, which is then told.
+    """
 
     reason: Reason
     message: str
     since: datetime
-    until: datetime
+    until: datetime | None
 
 
 JobState = Gathering | Gathered | Lacking | Preparing | Prepared | Running | Ended | Resting

@@ -36,6 +36,8 @@ PAGE = 100
 """Objects in a page of a list: as many bodies are in memory at once."""
 HEADERS = {"User-Agent": "imagewright", "Accept-Encoding": "identity"}
 """Not packed: packing a list of thousands costs the API server more than sending it."""
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Asks for an object without its content."""
 PREFIX = f"/apis/{GROUP}/{VERSION}"
 
 
@@ -93,7 +95,8 @@ class KubeClient:
         token = ""
         while True:
             more = {"continue": token} if token else {}
-            page = await self._ask("GET", path, params={**params, "limit": str(PAGE), **more})
+            query = {**params, "limit": str(PAGE), **more}
+            page = await self._ask(Call("GET", path, params=query))
             yield page
             token = page["metadata"].get("continue", "")
             if not token:
@@ -121,28 +124,37 @@ class KubeClient:
 
     async def get(self, path: str) -> dict[str, Any]:
         """The object at that path. Raises Gone."""
-        return await self._ask("GET", path)
+        return await self._ask(Call("GET", path))
+
+    async def version(self, path: str) -> str:
+        """The version of the object at that path, empty where there is none; not its content."""
+        try:
+            found = await self._ask(Call("GET", path, accept=METADATA))
+        except Gone:
+            return ""
+        return str(found["metadata"]["resourceVersion"])
 
     async def get_object(self, namespace: str, name: str) -> Body:
         """The object. Raises Gone."""
-        return await self._ask("GET", self._path(namespace, name))
+        return await self._ask(Call("GET", self._path(namespace, name)))
 
     async def create(self, path: str, body: Body) -> dict[str, Any]:
         """Add the object to those at that path, and return it. Raises Conflict."""
-        return await self._ask("POST", path, body)
+        return await self._ask(Call("POST", path, body))
 
     async def patch(self, path: str, patch: Body) -> dict[str, Any]:
         """Merge `patch` into the object at that path, and return it. Raises Conflict, Gone."""
-        return await self._ask("PATCH", path, patch)
+        return await self._ask(Call("PATCH", path, patch))
 
     async def patch_status(self, namespace: str, name: str, patch: Body) -> Body:
         """Merge `patch` into the object by its status subresource. Raises Conflict, Gone."""
-        return await self._ask("PATCH", f"{self._path(namespace, name)}/status", patch)
+        return await self._ask(Call("PATCH", f"{self._path(namespace, name)}/status", patch))
 
     async def delete_object(self, namespace: str, name: str, uid: str) -> None:
         """Delete this very object and no namesake of it; one that is gone already is fine."""
+        body = {"preconditions": {"uid": uid}}
         try:
-            await self._ask("DELETE", self._path(namespace, name), {"preconditions": {"uid": uid}})
+            await self._ask(Call("DELETE", self._path(namespace, name), body))
         except Conflict:
             return
 
@@ -150,21 +162,14 @@ class KubeClient:
         space = f"/namespaces/{namespace}" if namespace else ""
         return f"{PREFIX}{space}/{self._plural}" + (f"/{name}" if name else "")
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        body: Body | None = None,
-        *,
-        params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+    async def _ask(self, call: "Call") -> dict[str, Any]:
         """One request; an expired credential is read again, once."""
-        request = f"{method} {path}"
+        request = f"{call.method} {call.path}"
         self._silence.check(request)
-        answer = await self._send(method, path, body, params)
+        answer = await self._send(call)
         if answer.status == HTTPStatus.UNAUTHORIZED:
             await self._who(anew=True)
-            answer = await self._send(method, path, body, params)
+            answer = await self._send(call)
         if answer.status >= HTTPStatus.BAD_REQUEST:
             error = translate(answer.status, request, answer.content)
             if isinstance(error, Unavailable) and answer.after:
@@ -179,27 +184,41 @@ class KubeClient:
             self._access = await load_access(self._kubeconfig)
         return {"Authorization": await self._access.authorization()}
 
-    async def _send(
-        self, method: str, path: str, body: Body | None, params: Mapping[str, str] | None
-    ) -> "Answer":
-        headers = await self._who()
-        if body is not None:
-            merge = "merge-patch+json" if method == "PATCH" else "json"
-            headers["Content-Type"] = f"application/{merge}"
-        data = None if body is None else orjson.dumps(body)
-        url = self._access.server + path
+    async def _send(self, call: "Call") -> "Answer":
+        headers = {**call.headers(), **await self._who()}
+        data = None if call.body is None else orjson.dumps(call.body)
+        url = self._access.server + call.path
         try:
             async with self._session.request(
-                method, url, data=data, params=params, headers=headers
+                call.method, url, data=data, params=call.params, headers=headers
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(
-                f"The API server did not answer {method} {path}: {error!r}."
+                f"The API server did not answer {call.method} {call.path}: {error!r}."
             ) from error
-        if method != "GET":
+        if call.method != "GET":
             self._fence()
         return Answer(response.status, content, seconds_of(response.headers.get("Retry-After")))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked; `accept` is the form of the answer, where it is not the usual one."""
+
+    method: str
+    path: str
+    body: Body | None = None
+    params: Mapping[str, str] | None = None
+    accept: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Those that say what is sent, and what is wanted."""
+        headers = {"Accept": self.accept} if self.accept else {}
+        if self.body is not None:
+            merge = "merge-patch+json" if self.method == "PATCH" else "json"
+            headers["Content-Type"] = f"application/{merge}"
+        return headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """What a build may read in its own namespace: Secrets and ConfigMaps, afresh at every call."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from imagewright.api.reason import Reason
 from imagewright.domain.credential import Login
 from imagewright.domain.dockerconfig import InvalidConfig, host_of, logins_of
 from imagewright.domain.plan import Oci, Plan
+from imagewright.kube.lookout import Lookout
 from imagewright.ports import Gone, Missing, Rejected
 
 PUBLIC = frozenset({"username", "known_hosts", "ca.crt", "tls.crt"})
@@ -25,14 +26,16 @@ class Reader(Protocol):
 
 
 class NamespaceKeyring:
-    """One build's ports.Keyring: nothing outside of its namespace can be named."""
+    """One build's ports.WatchedKeyring: nothing outside of its namespace can be named."""
 
-    def __init__(self, client: Reader, namespace: str, plan: Plan) -> None:
-        self._client, self._namespace = client, namespace
+    def __init__(self, client: Reader, namespace: str, plan: Plan, lookout: Lookout) -> None:
+        self._client, self._namespace, self._lookout = client, namespace, lookout
         own = (plan.source.secret,) if isinstance(plan.source, Oci) and plan.source.secret else ()
         self._logins = (*own, *plan.access.logins)
         self._account = plan.access.service_account
         self._masks: set[str] = set()
+        self._seen: dict[str, str] = {}
+        """The version of all that was read, by path; empty where nothing was there."""
 
     async def secret(self, name: str) -> Mapping[str, bytes]:
         """The entries of a Secret."""
@@ -64,6 +67,10 @@ class NamespaceKeyring:
         """The values that were read so far, to be kept out of everything that is shown."""
         return frozenset(self._masks)
 
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed`, once, when something is not any more as it was read last."""
+        return self._lookout.watch(self._seen, changed)
+
     async def _sources(self) -> tuple[str, ...]:
         if not self._account:
             return self._logins
@@ -80,13 +87,17 @@ class NamespaceKeyring:
             ) from error
 
     async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
+        path = f"/api/v1/namespaces/{self._namespace}/{plural}/{name}"
         try:
-            return await self._client.get(f"/api/v1/namespaces/{self._namespace}/{plural}/{name}")
+            body = await self._client.get(path)
         except Gone as error:
+            self._seen[path] = ""
             raise Missing(
                 f"The {kind} {name} is not in namespace {self._namespace} yet: create it, and "
                 "the build goes on by itself."
             ) from error
+        self._seen[path] = body["metadata"]["resourceVersion"]
+        return body
 
     def _remember(self, *values: str) -> None:
         for value in values:

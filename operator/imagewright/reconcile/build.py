@@ -36,7 +36,7 @@ from imagewright.domain.status import ref_of, summarize
 from imagewright.jobs import Jobs, Task
 from imagewright.metrics import Metrics
 from imagewright.pools.entry import Entry
-from imagewright.ports import Cluster, Conflict, Keyring, Notices, Subject
+from imagewright.ports import Cluster, Conflict, Notices, Subject, WatchedKeyring
 from imagewright.reconcile.fault import Faults
 from imagewright.reconcile.store import Store
 from imagewright.reconcile.writer import Writer
@@ -55,7 +55,7 @@ class World:
     scheduler: Scheduler
     notices: Notices
     metrics: Metrics
-    keyrings: Callable[[str, Plan], Keyring]
+    keyrings: Callable[[str, Plan], WatchedKeyring]
     clock: Callable[[], datetime]
     holder: str
     chance: Callable[[], float] = field(default_factory=lambda: random.random)

@@ -346,6 +346,10 @@ TABLE: dict[str, tuple[Facts, object]] = {
         some_facts(a_build(NEEDY), LACKING),
         Wait(Reason.SECRET_NOT_FOUND, "The Secret pull is not there yet."),
     ),
+    "it is not there, and the cluster has not changed: wait, however long": (
+        some_facts(a_build(NEEDY), replace(LACKING, until=None), now=NOW + timedelta(minutes=50)),
+        Wait(Reason.SECRET_NOT_FOUND, "The Secret pull is not there yet."),
+    ),
     "it was not there a while ago: look again": (
         some_facts(a_build(NEEDY), replace(LACKING, until=NOW)),
         Gather,
@@ -563,6 +567,10 @@ LOOKS: dict[str, tuple[Facts, timedelta | None]] = {
     "something lacks: when it is looked for again": (
         some_facts(a_build(NEEDY), LACKING),
         timedelta(seconds=5),
+    ),
+    "something lacks, and a change is told: at the deadline": (
+        some_facts(a_build(NEEDY), replace(LACKING, until=None)),
+        timedelta(minutes=59),
     ),
     "something lacks: at the deadline, where that is sooner": (
         some_facts(a_build({**NEEDY, "activeDeadlineSeconds": 61}), LACKING),

@@ -62,6 +62,7 @@ async def test_a_write_is_a_merge_patch_of_the_status_with_its_condition(
         {
             "line": f"PATCH {ONE}/status",
             "kind": "application/merge-patch+json",
+            "wanted": "*/*",
             "who": "Bearer first",
         }
     ]
@@ -226,6 +227,25 @@ async def test_a_write_after_an_expired_credential_is_asked_for_again(
         with pytest.raises(Fenced):
             await client.patch_status("team", "one", {"status": {}})
     assert len(server.answers) == 1
+
+
+@pytest.mark.row("F40")
+async def test_a_version_is_asked_for_without_the_content(
+    server: Server, client: KubeClient
+) -> None:
+    server.answers = [
+        (200, {"kind": "PartialObjectMetadata", "metadata": {"resourceVersion": "7"}}),
+        (404, {"message": "it is not there", "details": {"name": "npm"}}),
+        (404, {"message": "the server could not find the requested resource"}),
+    ]
+    path = "/api/v1/namespaces/team/secrets/npm"
+    assert await client.version(path) == "7"
+    assert server.asked[0]["line"] == f"GET {path}"
+    assert server.asked[0]["wanted"].startswith("application/json;as=PartialObjectMetadata;")
+    assert await client.version(path) == ""
+    # A server that has just started does not serve its kinds yet: that is no missing Secret.
+    with pytest.raises(Unavailable):
+        await client.version(path)
 
 
 async def test_a_new_object_is_posted(server: Server, client: KubeClient) -> None:

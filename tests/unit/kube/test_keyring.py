@@ -1,5 +1,6 @@
 """What a build may read: its own namespace, afresh at every call."""
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -10,6 +11,7 @@ from imagewright.api.reason import Reason
 from imagewright.domain.credential import Login
 from imagewright.domain.plan import Access, Inline, Oci, Plan
 from imagewright.kube.keyring import NamespaceKeyring
+from imagewright.kube.lookout import Lookout
 from imagewright.ports import Gone, Missing, Rejected
 
 
@@ -19,12 +21,17 @@ class Objects:
     def __init__(self) -> None:
         self.bodies: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.lookout = Lookout(self.version, every=0.001, at_most=1000)
 
     async def get(self, path: str) -> dict[str, Any]:
         self.asked.append(path)
         if path not in self.bodies:
             raise Gone(path)
-        return self.bodies[path]
+        return {"metadata": {"resourceVersion": "1"}, **self.bodies[path]}
+
+    async def version(self, path: str) -> str:
+        """As the KubeClient says it."""
+        return "1" if path in self.bodies else ""
 
     def secret(self, name: str, **entries: bytes) -> None:
         """Put a Secret into the namespace."""
@@ -42,7 +49,11 @@ class Objects:
     def keyring(self, **access: Any) -> NamespaceKeyring:
         """The keyring of a build with these credentials."""
         plan = Plan(Inline(), access=Access(**access))
-        return NamespaceKeyring(self, "team", plan)
+        return self.keyring_of(plan)
+
+    def keyring_of(self, plan: Plan) -> NamespaceKeyring:
+        """The keyring of a build of this plan."""
+        return NamespaceKeyring(self, "team", plan, self.lookout)
 
 
 @pytest.fixture
@@ -106,7 +117,7 @@ async def test_a_login_is_for_one_host_only(objects: Objects, host: str) -> None
 async def test_the_source_has_a_login_of_its_own(objects: Objects) -> None:
     objects.logins("source", **{"a.example": "secret"})
     plan = Plan(Oci("a.example/files", secret="source"))
-    assert await NamespaceKeyring(objects, "team", plan).login("a.example")
+    assert await objects.keyring_of(plan).login("a.example")
 
 
 @pytest.mark.row("F42")
@@ -144,3 +155,22 @@ async def test_what_was_read_is_kept_out_of_what_is_shown(objects: Objects) -> N
 async def test_an_empty_secret_holds_nothing(objects: Objects) -> None:
     objects.bodies["/api/v1/namespaces/team/secrets/s"] = {}
     assert await objects.keyring().secret("s") == {}
+
+
+@pytest.mark.row("F40")
+async def test_all_that_was_read_is_looked_out_for_what_was_missing_as_well(
+    objects: Objects,
+) -> None:
+    objects.secret("there", token=b"x")
+    keyring = objects.keyring()
+    await keyring.secret("there")
+    with pytest.raises(Missing):
+        await keyring.secret("s")
+    told = asyncio.Event()
+    keyring.watch(told.set)
+    looking = asyncio.create_task(objects.lookout.run())
+    assert len(objects.lookout) == 2
+    objects.secret("s", token=b"x")
+    async with asyncio.timeout(1.5):
+        await told.wait()
+    looking.cancel()

@@ -15,7 +15,7 @@ from imagewright.domain.outcome import Built
 from imagewright.domain.plan import Order, Plan
 from imagewright.jobs import Jobs
 from imagewright.metrics import Metrics
-from imagewright.ports import Failed, Keyring, Report, Unavailable
+from imagewright.ports import Failed, Keyring, Report, Unavailable, WatchedKeyring
 from imagewright.reconcile.build import BuildReconciler, World
 from imagewright.reconcile.resync import Resync
 from imagewright.reconcile.store import BUILDS, Store
@@ -67,7 +67,7 @@ class Shell:
         self.keyring = FakeKeyring()
         self.looks: list[tuple[str, float]] = []
 
-    def keyrings(self, namespace: str, plan: Plan) -> Keyring:
+    def keyrings(self, namespace: str, plan: Plan) -> WatchedKeyring:
         return self.keyring
 
     def clock(self) -> datetime:

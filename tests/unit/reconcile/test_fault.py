@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imagewright.domain.plan import Plan
-from imagewright.ports import Body, Gone, Keyring
+from imagewright.ports import Body, Gone, WatchedKeyring
 from tests.support.makers import UID, FakeCluster, a_body
 from tests.unit.reconcile.test_build import Shell, working
 
@@ -31,7 +31,7 @@ class Poisoned(Shell):
 
     poisoned = "bad"
 
-    def keyrings(self, namespace: str, plan: Plan) -> Keyring:
+    def keyrings(self, namespace: str, plan: Plan) -> WatchedKeyring:
         if namespace == self.poisoned:
             raise ZeroDivisionError("token s3cret")
         return super().keyrings(namespace, plan)

@@ -45,10 +45,9 @@ async def test_a_missing_secret_is_waited_for_and_the_build_goes_on_by_itself(
     await shell.ended("Pending")
     assert reason(shell) == "SecretNotFound"
     assert "npm" in shell.status()["conditions"][0]["message"]
-    (uid, seconds), *_ = [look for look in shell.looks if 0 < look[1] < 2]
-    assert (uid, shell.worker.leased) == (UID, 0)
+    assert shell.worker.leased == 0
     shell.keyring.secrets["npm"] = {"token": b"x"}
-    await look_later(shell, seconds)
+    shell.keyring.tell()
     await shell.ended("Succeeded")
     assert shell.phases() == ["Pending", "Running", "Succeeded"]
 
@@ -59,7 +58,7 @@ async def test_a_secret_without_the_key_is_waited_for_as_well(shell: Shell) -> N
     await shell.ended("Pending")
     assert "no key token" in shell.status()["conditions"][0]["message"]
     shell.keyring.secrets["npm"] = {"token": b"x"}
-    await look_later(shell)
+    shell.keyring.tell()
     await shell.ended("Succeeded")
 
 
@@ -67,11 +66,29 @@ async def test_waiting_again_is_written_once(shell: Shell) -> None:
     shell.apply(NEEDY)
     await shell.ended("Pending")
     for _ in range(5):
-        await look_later(shell)
+        shell.keyring.tell()
+        await shell.until(lambda: shell.keyring.watchers)
+    await shell.queue.idle()
     assert len(shell.cluster.writes) == 1
 
 
-async def test_it_is_looked_for_less_often_the_longer_it_lacks(shell: Shell) -> None:
+@pytest.mark.row("F40")
+async def test_however_long_it_waits_it_asks_nothing_until_something_changes(
+    shell: Shell,
+) -> None:
+    shell.apply(NEEDY)
+    await shell.ended("Pending")
+    shell.keyring.secrets["npm"] = {"token": b"x"}
+    await look_later(shell, 600)
+    assert shell.status()["phase"] == "Pending"
+    shell.keyring.tell()
+    await shell.ended("Succeeded")
+
+
+async def test_an_api_server_is_asked_less_often_the_longer_it_does_not_answer(
+    shell: Shell,
+) -> None:
+    shell.keyring.error = Unavailable("The API server did not answer.")
     shell.apply(NEEDY)
     await shell.ended("Pending")
     shell.looks.clear()
@@ -136,7 +153,7 @@ async def test_a_secret_is_looked_for_again_at_the_next_attempt(shell: Shell) ->
     await shell.until(lambda: reason(shell) == "SecretNotFound")
     assert shell.status()["attempt"] == 1
     shell.keyring.secrets["npm"] = {"token": b"y"}
-    await look_later(shell)
+    shell.keyring.tell()
     await shell.ended("Succeeded")
     assert shell.status()["attempt"] == 2
 
@@ -158,3 +175,13 @@ async def test_deleting_what_waits_ends_the_waiting(shell: Shell) -> None:
     shell.delete()
     await shell.queue.idle()
     assert shell.jobs.uids() == ()
+    assert shell.keyring.watchers == []
+
+
+async def test_other_inputs_wait_for_what_they_name_themselves(shell: Shell) -> None:
+    shell.apply(NEEDY)
+    await shell.ended("Pending")
+    other = [{"id": "npm", "secretRef": {"name": "other", "key": "token"}}]
+    shell.edit(2, secrets=other)
+    await shell.until(lambda: "other" in shell.status()["conditions"][0]["message"])
+    assert len(shell.keyring.watchers) == 1
