@@ -17,6 +17,7 @@ class Seal:
     ) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side, name)
+        self._ended = False
 
     def shaken(self) -> bool:
         """Whether the handshake is done; it may have something to send. Raises ssl.SSLError."""
@@ -41,15 +42,20 @@ class Seal:
         """
         filled = 0
         try:
-            while filled < len(into):
+            while not self._ended and filled < len(into):
                 # With a buffer it returns a count, which its stub does not know.
                 count = cast("int", self._tls.read(len(into) - filled, into[filled:]))
-                if not count:
+                filled, self._ended = filled + count, not count
+                if self.empty:
                     break
-                filled += count
         except ssl.SSLWantReadError:
             return filled or None
         return filled
+
+    @property
+    def empty(self) -> bool:
+        """Whether `read` would find nothing: asking costs less than the exception that says so."""
+        return not (self._ended or self._in.pending or self._tls.pending())
 
     def write(self, data: bytes | memoryview) -> None:
         """Seal bytes for the peer."""

@@ -127,6 +127,8 @@ class Wire:
                 self.close()
                 return
             self._hear(OPENED[:count])
+            if self._seal.empty:
+                return
 
     def _hear(self, data: memoryview) -> None:
         if self._listener is not None:
