@@ -34,7 +34,7 @@ def _answered(codes: str) -> str:
 OUTAGE = (
     r"connection refused|connection reset|no such host|i/o timeout|no route to host|"
     r"network is unreachable|TLS handshake timeout|server misbehaving|broken pipe|unexpected EOF|"
-    rf": EOF$|{_answered('(?:429|50[0234])')}|deadline exceeded"
+    rf": EOF$|{_answered('(?:429|50[0234])')}|toomanyrequests|deadline exceeded"
 )
 UNAUTHORIZED = (
     rf"{_answered('40[13]')}|authorization failed|insufficient_scope|"
@@ -135,6 +135,13 @@ SIGNS: tuple[Sign, ...] = (
         rf"(?:failed to resolve source metadata|Get \"?https?://[^\s\"]+/v2/)[\s\S]*(?:{OUTAGE})",
         Reason.REGISTRY_UNAVAILABLE,
         "The registry of a base image did not answer: check that it is up and reachable.",
+        retryable=True,
+    ),
+    _sign(
+        # An engine's own word for 429, with which a pull of its ends.
+        r"toomanyrequests",
+        Reason.REGISTRY_UNAVAILABLE,
+        "A registry wants to be asked less often: wait, or name a login that may ask more.",
         retryable=True,
     ),
     _sign(

@@ -1,4 +1,4 @@
-"""What a build may read in its own namespace: Secrets and ConfigMaps, afresh at every call."""
+"""What an attempt may read in its own namespace: Secrets and ConfigMaps, each of them once."""
 
 import base64
 from collections.abc import Mapping
@@ -25,13 +25,18 @@ class Reader(Protocol):
 
 
 class NamespaceKeyring:
-    """One build's ports.Keyring: nothing outside of its namespace can be named."""
+    """One attempt's ports.Keyring: nothing outside of its namespace can be named.
+
+    What it has read stays as it was, so that a Secret which is rotated or deleted while the
+    attempt runs counts from the next one, which has a keyring of its own.
+    """
 
     def __init__(self, client: Reader, namespace: str, plan: Plan) -> None:
         self._client, self._namespace = client, namespace
         own = (plan.source.secret,) if isinstance(plan.source, Oci) and plan.source.secret else ()
         self._logins = (*own, *plan.access.logins)
         self._account = plan.access.service_account
+        self._bodies: dict[str, dict[str, Any]] = {}
         self._masks: set[str] = set()
 
     async def secret(self, name: str) -> Mapping[str, bytes]:
@@ -80,13 +85,18 @@ class NamespaceKeyring:
             ) from error
 
     async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
+        path = f"/api/v1/namespaces/{self._namespace}/{plural}/{name}"
+        if path in self._bodies:
+            return self._bodies[path]
         try:
-            return await self._client.get(f"/api/v1/namespaces/{self._namespace}/{plural}/{name}")
+            body = await self._client.get(path)
         except Gone as error:
             raise Missing(
                 f"The {kind} {name} is not in namespace {self._namespace} yet: create it, and "
                 "the build goes on by itself."
             ) from error
+        # Two may have asked at once: both get what came first.
+        return self._bodies.setdefault(path, body)
 
     def _remember(self, *values: str) -> None:
         for value in values:
