@@ -1,6 +1,7 @@
 """ImageBuilds that are over, by the thousand: what a cluster holds after months of builds."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from devstack.etcd import Etcd
 from imagewright.api.imagebuild import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from imagewright.kube.access import load_access
 
@@ -18,6 +20,8 @@ NAMESPACE = "archive"
 """Listed before `default`, so that whoever is new comes last in every list."""
 AT_ONCE = 32
 ROOT = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
+KEYS = f"/registry/{GROUP}/{PLURAL}/{NAMESPACE}/"
+"""Where the API server keeps them."""
 EMPTIED_SECONDS = 300.0
 TOLERATED = (HTTPStatus.CONFLICT, HTTPStatus.GATEWAY_TIMEOUT)
 """What is there already; and a delete of ten thousand, too many for a server's minute."""
@@ -37,7 +41,7 @@ class Archive:
         """Have so many of them, each made as a user and an operator would: two writes."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(self.count, count):
-                tasks.create_task(self._finished(f"finished-{number:06}"))
+                tasks.create_task(self._finished(name_of(number)))
         self.count = max(self.count, count)
 
     async def versions(self) -> dict[str, str]:
@@ -47,7 +51,7 @@ class Archive:
 
     async def size(self) -> int:
         """Bytes of one of them as the API server sends it."""
-        return len(orjson.dumps(await self._ask("GET", f"{ROOT}/finished-000000")))
+        return len(orjson.dumps(await self._ask("GET", f"{ROOT}/{name_of(0)}")))
 
     async def empty(self) -> None:
         """Delete all of them, and wait until they are gone. Raises TimeoutError."""
@@ -78,6 +82,35 @@ class Archive:
         if answer.status >= HTTPStatus.BAD_REQUEST and answer.status not in TOLERATED:
             raise RuntimeError(f"{method} {path} was answered {answer.status}: {content}")
         return content
+
+
+def name_of(number: int) -> str:
+    """Of one of them."""
+    return f"finished-{number:06}"
+
+
+@asynccontextmanager
+async def copies(finished: Archive, etcd: Etcd, count: int) -> AsyncIterator[None]:
+    """So many of them while this is open, all but the first copied past the API server.
+
+    That takes a second where `grow` takes a minute. Afterwards there are none.
+    """
+    await finished.grow(1)
+    first: Body = orjson.loads(await etcd.value(KEYS + name_of(0)))
+    try:
+        await etcd.put({KEYS + name_of(one): _copy(first, one) for one in range(1, count)})
+        async with asyncio.timeout(EMPTIED_SECONDS):
+            # All that one transaction wrote has one version, and a list may show a part of it.
+            while len(await finished.versions()) < count:
+                await asyncio.sleep(0.1)
+        yield
+    finally:
+        await etcd.delete(KEYS)
+
+
+def _copy(first: Body, number: int) -> bytes:
+    own = {"name": name_of(number), "uid": str(uuid.uuid4())}
+    return orjson.dumps({**first, "metadata": {**first["metadata"], **own}})
 
 
 @asynccontextmanager

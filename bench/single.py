@@ -97,13 +97,23 @@ async def per_build(
 
 def writes_in(audit_log: Path) -> list[str]:
     """The operator's writes: everything it asked for that was not a read."""
-    found = []
-    for line in audit_log.read_text().splitlines():
-        event = json.loads(line)
-        ours = event["user"]["username"].startswith("system:serviceaccount:")
-        if ours and event["verb"] not in ("get", "list", "watch"):
-            found.append(f"{event['verb']} {event['requestURI']}")
-    return found
+    reads = ("get ", "list ", "watch ")
+    return [one for one in asked_in(audit_log) if not one.startswith(reads)]
+
+
+def asked_in(audit_log: Path, since: int = 0) -> list[str]:
+    """All that the operator asked for: the verb, and the path with its query.
+
+    From the byte `since` of the log on; a line that is being written is not read yet.
+    """
+    with audit_log.open("rb") as log:
+        log.seek(since)
+        events = [json.loads(line) for line in log.read().split(b"\n")[:-1]]
+    return [
+        f"{event['verb']} {event['requestURI']}"
+        for event in events
+        if event["user"]["username"].startswith("system:serviceaccount:")
+    ]
 
 
 def tree(stack: devstack.Stack) -> dict[str, str]:

@@ -50,6 +50,8 @@ class Stack:
     operator_kubeconfig: Path
     buildkit: str
     registries: Registries
+    etcd: str
+    """Its URL."""
     audit_log: Path
     binaries: dict[str, Path] = field(repr=False)
     servers: dict[str, Server] = field(repr=False)
@@ -113,7 +115,11 @@ class Stack:
         return home.engine(running)
 
     def _keep(self, servers: dict[str, Server]) -> None:
-        more = {"buildkit": self.buildkit, "registries": self.registries.ports}
+        more = {
+            "buildkit": self.buildkit,
+            "registries": self.registries.ports,
+            "etcd": self.etcd,
+        }
         _write_state(self.folder, list(servers.values()), more)
 
     def _restart(self, command: Command) -> Server:
@@ -204,7 +210,7 @@ def load(name: str, tools: dict[str, Path]) -> Stack | None:
         state = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):
         return None
-    if "registries" not in state:
+    if "registries" not in state or "etcd" not in state:
         return None
     return Stack(
         name=name,
@@ -213,6 +219,7 @@ def load(name: str, tools: dict[str, Path]) -> Stack | None:
         operator_kubeconfig=folder / "operator.kubeconfig",
         buildkit=state["buildkit"],
         registries=Registries(folder, state["registries"]),
+        etcd=state["etcd"],
         audit_log=folder / "audit.log",
         binaries=tools,
         servers={server.name: server for server in _servers(folder)},
@@ -238,7 +245,8 @@ def _start(name: str, tools: dict[str, Path]) -> Stack:
     admin_kubeconfig(api, folder / "admin.kubeconfig")
     operator_kubeconfig(tools, folder)
     push_base_image(tools, address, f"{registries.hosts['plain']}/busybox:latest", folder)
-    more = {"buildkit": address, "registries": registries.ports}
+    url = f"http://127.0.0.1:{etcd_port}"
+    more = {"buildkit": address, "registries": registries.ports, "etcd": url}
     _write_state(folder, _servers(folder), more)
     stack = load(name, tools)
     if stack is None:

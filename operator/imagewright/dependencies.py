@@ -1,6 +1,8 @@
 """What a plan names in its namespace: looked for before it is built, so that it can be waited for.
 
-Secrets are only looked at here. Their values are read where they are used, at each use.
+Of a plan's Secrets nothing comes into the plan: their values are asked of the keyring where they
+are used. What a keyring has read it keeps, so who gathers at the beginning of an attempt has for
+the whole of it what was there then.
 """
 
 from collections.abc import Mapping

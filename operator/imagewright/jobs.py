@@ -249,6 +249,14 @@ class Jobs:
 
     async def _build(self, uid: str, work: Work, call: tuple[str, Keyring], lease: Lease) -> None:
         worker, (ref, keyring) = lease.worker, call
+        try:
+            # It may have waited for its slot for hours. From here on its Secrets stay as they are.
+            work.plan = await gather(work.plan, keyring)
+        except Error as error:
+            # Not the worker's: nobody is to look after it.
+            work.state = Ended(broken_by(error, work.progress, keyring.masks()))
+            self._ended(uid)
+            return
         outcome = await self._attended(work, call, worker)
         if met_full_disk(outcome):
             self._metrics.disk_full.inc()

@@ -162,7 +162,10 @@ class WorkerSet(Protocol):
 
 
 class Keyring(Protocol):
-    """The Secrets of one build, read at each call from its own namespace and kept nowhere."""
+    """The Secrets of one attempt, from its own namespace.
+
+    In a cluster, what was read once stays as it was for the whole attempt.
+    """
 
     async def secret(self, name: str) -> Mapping[str, bytes]:
         """The entries of a Secret. Raises Missing, Unavailable."""

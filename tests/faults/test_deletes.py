@@ -4,7 +4,9 @@ The phases before a build begins, and a step that runs, are in tests/integration
 the wait between two attempts is in tests/integration/test_outages.py.
 """
 
+import asyncio
 import itertools
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +16,11 @@ import devstack
 from bench.processes import appeared, vanished
 from devstack.builds import Builds
 from devstack.operator import OperatorProcess
+from tests.faults.scene import moment
+from tests.support.replicas import history
 from tests.support.silent import silent
 from tests.support.specs import HELLO
+from tests.support.stopping import stops
 from tests.support.waiting import becomes
 
 _numbers = itertools.count(940_001)
@@ -33,6 +38,17 @@ async def deleted(builds: Builds, name: str, operator: OperatorProcess) -> None:
     await idle(operator)
 
 
+async def completed(stack: devstack.Stack, ref: str) -> float:
+    """The moment (monotonic) at which the build was over, as the daemon's history tells it."""
+
+    def record() -> dict[str, Any]:
+        return history(stack, stack.buildkit)[ref]
+
+    await becomes(lambda: "CompletedAt" in record(), expected=True)
+    told = await asyncio.to_thread(record)
+    return moment(told["CompletedAt"]) - time.time() + time.monotonic()
+
+
 async def idle(operator: OperatorProcess) -> None:
     """Nothing runs, and all slots are free: each comes back only when its daemon has let go."""
     for series in ("imagebuild_running", 'imagebuild_slots_in_use{pool="default"}'):
@@ -48,8 +64,8 @@ async def test_a_build_that_is_deleted_while_its_source_is_fetched(
         git = {"url": f"http://{host.address}/app"}
         await builds.create("fetching", {"source": {"git": git}})
         await host.came.wait()
-        await deleted(builds, "fetching", operator)
-        await becomes(lambda: len(host.talkers), 0, seconds=5)
+        await stops(builds, "fetching", host.left())
+        await idle(operator)
     assert "Running" not in builds.phases("fetching")
 
 
@@ -65,7 +81,9 @@ async def test_a_build_that_is_deleted_while_its_layers_are_packed(
         spec = inline({"Dockerfile": text}, images=[f"{registry.address}/app:1"])
         await builds.create("packing", {**spec, "cache": {"noCache": True}})
         await vanished(await appeared(seconds))
-        await deleted(builds, "packing", operator)
+        ref = (await builds.phase("packing", "Running")).status["claim"]["ref"]
+        await stops(builds, "packing", completed(stack, ref))
+        await idle(operator)
         assert not registry.came.is_set()
 
 
@@ -77,8 +95,8 @@ async def test_a_build_that_is_deleted_while_it_is_pushed(
         await builds.create("pushing", inline(HELLO, images=[f"{registry.address}/app:1"]))
         await registry.came.wait()
         assert builds.phases("pushing") == ["Running"]
-        await deleted(builds, "pushing", operator)
-        await becomes(lambda: len(registry.talkers), 0, seconds=5)
+        await stops(builds, "pushing", registry.left())
+        await idle(operator)
 
 
 @pytest.mark.row("F60")

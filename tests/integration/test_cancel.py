@@ -8,6 +8,7 @@ import pytest
 import devstack
 from bench.processes import appeared, vanished
 from devstack.builds import Builds, condition
+from tests.support.stopping import stops
 
 pytestmark = pytest.mark.usefixtures("operator")
 _seconds = iter(range(800_000, 900_000))
@@ -33,9 +34,7 @@ async def test_delete_ends_a_running_build_and_the_object_at_once(
     spec, seconds = sleeping(stack, images=[image])
     await builds.create("running", spec)
     pid = await appeared(seconds)
-    await builds.delete("running")
-    await builds.gone("running", seconds=1)
-    await vanished(pid, seconds=2)
+    await stops(builds, "running", vanished(pid))
 
 
 @pytest.mark.row("seed-16")

@@ -13,6 +13,7 @@ from devstack.images import crane, files_of
 from imagewright.clients.engine.connection import Request
 from imagewright.clients.engine.engine import Engine
 from tests.support.stack import Kubectl
+from tests.support.stopping import stops
 from tests.support.workshop import secret
 
 pytestmark = [pytest.mark.usefixtures("workshop"), pytest.mark.timeout(120)]
@@ -53,12 +54,11 @@ async def test_a_cancelled_classic_build_leaves_no_process_name_or_container(
     await builds.create("gone", inline(text, builder="classic", images=[name]))
     pid = await appeared(seconds)
     if how == "delete":
-        await builds.delete("gone")
-        await builds.gone("gone", seconds=2)
+        await stops(builds, "gone", vanished(pid))
     else:
         await builds.patch("gone", {"spec": {"cancel": True}})
         await builds.phase("gone", "Cancelled")
-    await vanished(pid, seconds=5)
+        await vanished(pid, seconds=5)
     after = await held(stack)
     assert name not in after[0]
     async with asyncio.timeout(10):

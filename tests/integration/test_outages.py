@@ -233,7 +233,6 @@ async def test_a_stopped_operator_lets_builds_end_and_says_which_it_interrupted(
 
 
 @pytest.mark.row("F5")
-@pytest.mark.row("F8")
 async def test_a_restart_writes_nothing_on_what_is_finished(
     stack: devstack.Stack, builds: Builds, tmp_path: Path
 ) -> None:

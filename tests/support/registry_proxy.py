@@ -1,7 +1,9 @@
-"""A proxy before a registry that can slow down, refuse, or steal what goes through it."""
+"""A proxy before a registry that can slow down, refuse, break off or steal what goes through."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -13,6 +15,20 @@ from tests.support.serving import serve
 HOP = {"connection", "content-length", "transfer-encoding"}
 NOTHING: Mapping[str, str] = MappingProxyType({})
 PIECE = 1024
+NO_LINGER = struct.pack("ii", 1, 0)
+"""SO_LINGER of a socket whose end is a reset."""
+Refusal = Callable[[web.Request], int]
+"""The status that a request is refused with; 0: it is passed on."""
+
+
+def nothing(_: web.Request) -> int:
+    """Nothing is refused."""
+    return 0
+
+
+def manifests(request: web.Request) -> int:
+    """Every manifest is, as by a registry that wants to be asked less."""
+    return 429 if request.method == "PUT" and "/manifests/" in request.path else 0
 
 
 class RegistryProxy:
@@ -22,14 +38,18 @@ class RegistryProxy:
         self._upstream = f"http://{host}"
         self.bytes_a_second: float | None = None
         """How fast what is uploaded is taken; None: at once."""
-        self.down = False
-        """Refuse every manifest, as a registry does that is overloaded."""
+        self.refuse: Refusal = nothing
+        """May be set at any time, as all of these."""
+        self.resetting = False
+        """Reset the connection of every upload after half of its bytes."""
         self.thief: tuple[bytes, str] | None = None
         """A manifest and its type, which every tag is moved to once it was pushed."""
         self.seen: list[str] = []
         """Method and path of every request."""
         self.taken = 0
         """Bytes of uploads."""
+        self.refused = self.resets = 0
+        """How many requests were refused, and how many uploads reset."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(auto_decompress=False)
@@ -47,25 +67,38 @@ class RegistryProxy:
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(f"{request.method} {request.path}")
-        pushing = request.method == "PUT" and "/manifests/" in request.path
-        if pushing and self.down:
-            return web.Response(status=503)
+        if status := self.refuse(request):
+            self.refused += 1
+            return web.Response(status=status)
         try:
             answer = await self._ask(request, self._body(request) if request.body_exists else None)
         except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError):
             # Who pushed is gone.
             return web.Response(status=502)
-        if pushing and self.thief and "sha256:" not in request.path:
+        tagging = request.method == "PUT" and "/manifests/" in request.path
+        if tagging and self.thief and "sha256:" not in request.path:
             content, kind = self.thief
             await self._ask(request, content, {"Content-Type": kind})
         return answer
 
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        left = (request.content_length or 0) // 2 if self.resetting else None
         async for piece in request.content.iter_chunked(PIECE):
+            if left is not None and (left := left - len(piece)) < 0:
+                self._reset(request)
             self.taken += len(piece)
             if self.bytes_a_second:
                 await asyncio.sleep(len(piece) / self.bytes_a_second)
             yield piece
+
+    def _reset(self, request: web.Request) -> None:
+        """Break its connection off. Raises ConnectionResetError."""
+        self.resets += 1
+        if request.transport is not None:
+            own = request.transport.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            request.transport.abort()
+        raise ConnectionResetError("an upload was reset after half of its bytes")
 
     async def _ask(
         self,

@@ -33,14 +33,19 @@ def workshop(
 
 
 def login(kubectl: Kubectl, host: str, password: str = PASSWORD, name: str = "registry") -> None:
-    """Create a Secret with a login."""
-    auth = base64.b64encode(f"{USERNAME}:{password}".encode()).decode()
+    """Create a Secret with a login, or change it."""
+    login_of(kubectl, host, (USERNAME, password), name)
+
+
+def login_of(kubectl: Kubectl, host: str, who: tuple[str, str], name: str = "registry") -> None:
+    """The same for somebody else: a name and a password."""
+    auth = base64.b64encode(":".join(who).encode()).decode()
     config = json.dumps({"auths": {host: {"auth": auth}}})
     secret(kubectl, name, {".dockerconfigjson": config}, "kubernetes.io/dockerconfigjson")
 
 
 def secret(kubectl: Kubectl, name: str, entries: Mapping[str, str], kind: str = "Opaque") -> None:
-    """Create a Secret."""
+    """Create a Secret, or change it."""
     body = {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -1,7 +1,7 @@
 """What a BuildKit session serves for a build: its files, and what its Secrets hold.
 
-The daemon asks at the moment it needs something, and every question is answered from the Secret
-as it then is: nothing is read ahead, and nothing is kept.
+The daemon asks at the moment it needs something, and is told that one thing, from the Secret as it
+was when the attempt began.
 """
 
 import base64

@@ -26,13 +26,18 @@ def _sign(pattern: str, reason: Reason, advice: str, *, retryable: bool = False)
     return Sign(re.compile(pattern, re.IGNORECASE), reason, advice, retryable)
 
 
+def _answered(codes: str) -> str:
+    """A pattern for HTTP status codes. Some daemons put the whole URL before one: it is long."""
+    return rf"status from \S+ request to \S+: {codes}\b|(?:status|code)[^\n]{{0,120}}?\b{codes}\b"
+
+
 OUTAGE = (
     r"connection refused|connection reset|no such host|i/o timeout|no route to host|"
     r"network is unreachable|TLS handshake timeout|server misbehaving|broken pipe|unexpected EOF|"
-    r": EOF$|(?:status|code)[^\n]{0,120}?\b(?:429|50[0234])\b|deadline exceeded"
+    rf": EOF$|{_answered('(?:429|50[0234])')}|toomanyrequests|deadline exceeded"
 )
 UNAUTHORIZED = (
-    r"(?:status|code)[^\n]{0,120}?\b40[13]\b|authorization failed|insufficient_scope|"
+    rf"{_answered('40[13]')}|authorization failed|insufficient_scope|"
     r"failed to authorize|no basic auth|access denied|unauthorized|"
     # What a registry with passwords comes down to where no session offers any.
     r"no active session"
@@ -130,6 +135,13 @@ SIGNS: tuple[Sign, ...] = (
         rf"(?:failed to resolve source metadata|Get \"?https?://[^\s\"]+/v2/)[\s\S]*(?:{OUTAGE})",
         Reason.REGISTRY_UNAVAILABLE,
         "The registry of a base image did not answer: check that it is up and reachable.",
+        retryable=True,
+    ),
+    _sign(
+        # An engine's own word for 429, with which a pull of its ends.
+        r"toomanyrequests",
+        Reason.REGISTRY_UNAVAILABLE,
+        "A registry wants to be asked less often: wait, or name a login that may ask more.",
         retryable=True,
     ),
     _sign(

@@ -1,4 +1,4 @@
-"""What a build may read in its own namespace: Secrets and ConfigMaps, afresh at every call."""
+"""What an attempt may read in its own namespace: Secrets and ConfigMaps, each of them once."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -26,13 +26,18 @@ class Reader(Protocol):
 
 
 class NamespaceKeyring:
-    """One build's ports.WatchedKeyring: nothing outside of its namespace can be named."""
+    """One attempt's ports.WatchedKeyring: nothing outside of its namespace can be named.
+
+    What it has read stays as it was, so that a Secret which is rotated or deleted while the
+    attempt runs counts from the next one, which has a keyring of its own.
+    """
 
     def __init__(self, client: Reader, namespace: str, plan: Plan, lookout: Lookout) -> None:
         self._client, self._namespace, self._lookout = client, namespace, lookout
         own = (plan.source.secret,) if isinstance(plan.source, Oci) and plan.source.secret else ()
         self._logins = (*own, *plan.access.logins)
         self._account = plan.access.service_account
+        self._bodies: dict[str, dict[str, Any]] = {}
         self._masks: set[str] = set()
         self._seen: dict[str, str] = {}
         """The version of all that was read, by path; empty where nothing was there."""
@@ -88,6 +93,8 @@ class NamespaceKeyring:
 
     async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
         path = f"/api/v1/namespaces/{self._namespace}/{plural}/{name}"
+        if path in self._bodies:
+            return self._bodies[path]
         try:
             body = await self._client.get(path)
         except Gone as error:
@@ -97,7 +104,8 @@ class NamespaceKeyring:
                 "the build goes on by itself."
             ) from error
         self._seen[path] = body["metadata"]["resourceVersion"]
-        return body
+        # Two may have asked at once: both get what came first.
+        return self._bodies.setdefault(path, body)
 
     def _remember(self, *values: str) -> None:
         for value in values:

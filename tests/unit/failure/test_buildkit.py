@@ -15,6 +15,9 @@ from imagewright.failure.buildkit import translate
 from imagewright.ports import Failed, Rejected, Unavailable
 
 PUSH = 'failed to push r.example/a:1: failed to do request: Head "http://r.example/v2/a": '
+STATUS = "failed to push r.example/a:1: unexpected status from"
+BLOB = f"http://registry.example:5000/v2/a/team/and/an/app/blobs/sha256:{'a' * 64}"
+"""As daemons name it before the status that was answered."""
 TEXTS: dict[str, tuple[str, Reason, bool]] = {
     "the registry is down": (
         PUSH + "dial tcp 127.0.0.1:9: connect: connection refused",
@@ -100,6 +103,21 @@ TEXTS: dict[str, tuple[str, Reason, bool]] = {
         PUSH + "EOF",
         Reason.REGISTRY_UNAVAILABLE,
         True,
+    ),
+    "a registry that asks for fewer questions about a blob": (
+        f"{STATUS} HEAD request to {BLOB}: 429 Too Many Requests",
+        Reason.REGISTRY_UNAVAILABLE,
+        True,
+    ),
+    "a registry that is down when a blob is sent": (
+        f"{STATUS} PUT request to {BLOB}: 503 Service Unavailable",
+        Reason.REGISTRY_UNAVAILABLE,
+        True,
+    ),
+    "a registry that refuses a blob": (
+        f"{STATUS} POST request to {BLOB}: 403 Forbidden",
+        Reason.PUSH_UNAUTHORIZED,
+        False,
     ),
     "a port of 503 is no status": (
         "failed to push r.example:503/a:1: manifest invalid",

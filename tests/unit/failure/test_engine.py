@@ -66,6 +66,11 @@ TEXTS: dict[str, tuple[str, Reason, bool]] = {
         Reason.REGISTRY_UNAVAILABLE,
         True,
     ),
+    "a base image in a registry that wants to be asked less often": (
+        "toomanyrequests: You have reached your unauthenticated pull rate limit.",
+        Reason.REGISTRY_UNAVAILABLE,
+        True,
+    ),
     "a file that is not in the context": (
         "COPY failed: file not found in build context or excluded by .dockerignore: stat nofile",
         Reason.BUILD_FAILED,
@@ -103,6 +108,7 @@ def test_a_failed_step_keeps_its_exit_code(code: int, reason: Reason) -> None:
         ("no basic auth credentials", Reason.PUSH_UNAUTHORIZED),
         ("dial tcp 127.0.0.1:1: connect: connection refused", Reason.REGISTRY_UNAVAILABLE),
         ("tag does not exist: a:1", Reason.REGISTRY_UNAVAILABLE),
+        ("toomanyrequests:", Reason.REGISTRY_UNAVAILABLE),
     ],
 )
 def test_what_was_being_done_decides_where_the_text_is_not_enough(

@@ -1,4 +1,4 @@
-"""What a build may read: its own namespace, afresh at every call."""
+"""What an attempt may read: its own namespace, as it was when it was read first."""
 
 import asyncio
 import base64
@@ -61,12 +61,27 @@ def objects() -> Objects:
     return Objects()
 
 
-async def test_a_secret_is_read_anew_at_every_call(objects: Objects) -> None:
+@pytest.mark.row("F41")
+async def test_a_keyring_keeps_what_it_has_read_and_the_next_one_reads_anew(
+    objects: Objects,
+) -> None:
     objects.secret("s", token=b"first")
     keyring = objects.keyring()
     assert await keyring.secret("s") == {"token": b"first"}
     objects.secret("s", token=b"second")
-    assert await keyring.secret("s") == {"token": b"second"}
+    assert await keyring.secret("s") == {"token": b"first"}
+    assert await objects.keyring().secret("s") == {"token": b"second"}
+    objects.bodies.clear()
+    assert await keyring.secret("s") == {"token": b"first"}
+    assert len(objects.asked) == 2
+
+
+async def test_what_was_not_there_is_looked_for_again(objects: Objects) -> None:
+    keyring = objects.keyring()
+    with pytest.raises(Missing):
+        await keyring.secret("s")
+    objects.secret("s", token=b"x")
+    assert await keyring.secret("s") == {"token": b"x"}
 
 
 @pytest.mark.row("S16")

@@ -158,6 +158,28 @@ async def test_a_secret_is_looked_for_again_at_the_next_attempt(shell: Shell) ->
     assert shell.status()["attempt"] == 2
 
 
+@pytest.mark.row("F41")
+async def test_a_secret_that_went_while_the_build_waited_for_its_slot_is_waited_for(
+    shell: Shell,
+) -> None:
+    shell.keyring.secrets["npm"] = {"token": b"x"}
+    shell.builder.go.clear()
+    shell.apply(name="first", uid="uid-0", creationTimestamp="2026-01-02T02:00:00Z")
+    await shell.until(lambda: shell.builder.orders)
+    shell.apply(NEEDY)
+    await shell.until(lambda: reason(shell) == "Queued")
+    del shell.keyring.secrets["npm"]
+    shell.builder.go.set()
+    await shell.until(lambda: reason(shell) == "Retrying")
+    await look_later(shell)
+    await shell.until(lambda: reason(shell) == "SecretNotFound")
+    assert len(shell.builder.orders) == 1
+    shell.keyring.secrets["npm"] = {"token": b"y"}
+    shell.keyring.tell()
+    await shell.ended("Succeeded")
+    assert shell.status()["attempt"] == 2
+
+
 @pytest.mark.row("S15")
 async def test_what_was_read_is_masked_where_it_comes_back(shell: Shell) -> None:
     shell.keyring.secrets["npm"] = {"token": b"canary-value"}
