@@ -39,6 +39,8 @@ KINDS: Mapping[str, int] = {
     "suspended": 2,
 }
 """What is done, by weight."""
+WARM_UP_MINUTES = 20.0
+"""The operator remembers the last 1,024 builds that ended: until then it has reason to grow."""
 WORKERS, SLOTS = 2, 2
 SAMPLE_SECONDS = 15.0
 PRUNE_MINUTES, LOSS_MINUTES = 5.0, 10.0
@@ -133,7 +135,9 @@ class Day:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What a user may choose of this suite."""
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--warm-up", type=float, default=10, help="minutes that do not count")
+    parser.add_argument(
+        "--warm-up", type=float, default=WARM_UP_MINUTES, help="minutes that do not count"
+    )
     parser.add_argument("--per-minute", type=float, default=60, help="builds begun")
 
 
