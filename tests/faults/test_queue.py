@@ -32,9 +32,9 @@ def sleeping(stack: devstack.Stack, seconds: int) -> dict[str, Any]:
     return {"source": {"inline": {"files": {"Dockerfile": text}}}}
 
 
-def cheap(stack: devstack.Stack, number: int) -> dict[str, Any]:
-    """A spec that is soon built; each one's own, so that none waits for a warm worker."""
-    text = f"FROM {stack.base_image}\nRUN : {number}; exec sleep {STEP}\n"
+def cheap(stack: devstack.Stack, own: str) -> dict[str, Any]:
+    """A spec that is soon built; each one's own, so that none shares another's step."""
+    text = f"FROM {stack.base_image}\nRUN : {own}; exec sleep {STEP}\n"
     return {"source": {"inline": {"files": {"Dockerfile": text}}}}
 
 
@@ -86,7 +86,10 @@ async def create_all(stack: devstack.Stack, builds: Builds) -> dict[str, str]:
     for first in range(0, COUNT, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, COUNT))
         made += await asyncio.gather(
-            *(builds.create(name_of(one), cheap(stack, one)) for one in numbers)
+            *(
+                builds.create(name_of(one), cheap(stack, f"{builds.namespace} {one}"))
+                for one in numbers
+            )
         )
     return {one["metadata"]["name"]: one["metadata"]["creationTimestamp"] for one in made}
 
