@@ -67,8 +67,8 @@ async def test_an_engine_behind_a_cut_wire_has_its_build_done_by_another(
             first = addresses.index(builds.worker("cut"))
             await appeared(how_long)
             cables[first].cut()
-            # An engine that is busy may pass on what was said only after the wire was cut.
-            ended = await retried(builds, "cut", addresses[first], "Stalled", tail="")
+            # A busy engine passes on late what a step says, so how far it came may not be known.
+            ended = await retried(builds, "cut", addresses[first], "Stalled")
             await counted(operator, SLOTS, 0)
             cables[first].mend()
             await counted(operator, UP, 2)
@@ -98,8 +98,8 @@ async def test_a_stopped_engine_fails_a_build_that_may_not_be_tried_again_and_se
 
 
 @pytest.mark.parametrize(
-    ("builder", "stall", "last"),
-    [("classic", 120, None), ("buildkit", 1, "Stalled")],
+    ("builder", "stall", "deadline", "last"),
+    [("classic", 120, 15, None), ("buildkit", 1, 30, "Stalled")],
     ids=["before it is noticed", "while no other worker is there"],
 )
 async def test_the_deadline_is_kept_though_the_engine_is_stopped(
@@ -109,19 +109,20 @@ async def test_the_deadline_is_kept_though_the_engine_is_stopped(
     engine: Engine,
     builder: str,
     stall: int,
+    deadline: int,
     last: str | None,
 ) -> None:
     worker = f"docker+{engine.address}"
     async with operating(stack, builds, tmp_path, [worker], stallSeconds=stall) as operator:
         how_long = seconds()
-        spec = sleeping(stack, how_long, builder=builder, activeDeadlineSeconds=DEADLINE)
+        spec = sleeping(stack, how_long, builder=builder, activeDeadlineSeconds=deadline)
         await builds.create("late", spec)
         await appeared(how_long)
         engine.server.signal(signal.SIGSTOP)
         ended = (await builds.ended("late", seconds=60)).status
         assert ended["failure"]["reason"] == "DeadlineExceeded"
-        assert (ended.get("lastAttempt") or {}).get("reason") == last
-        assert ran(ended) <= DEADLINE + LEEWAY_SECONDS
+        assert (ended.get("lastAttempt") or {}).get("reason") == last, ended
+        assert ran(ended) <= deadline + LEEWAY_SECONDS
         await counted(operator, SLOTS, 0)
 
 
