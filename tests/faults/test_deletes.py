@@ -24,9 +24,8 @@ from tests.support.stopping import stops
 from tests.support.waiting import becomes
 
 PACKED_SECONDS = 1.0
-"""A daemon that packs hears of its end as soon as one that runs a step, and ends 0.1 s later, but up
-to 0.6 s on two busy cores (of 98 times): it compresses on all of them, and then takes back what it
-has written."""
+"""A daemon that packs compresses on all cores, and takes back what it has written: mostly it has
+ended after 0.1 s, but up to 0.6 s on two busy cores (the most of 98 times)."""
 _numbers = itertools.count(940_001)
 
 
