@@ -18,7 +18,7 @@ import structlog
 from imagewright.api.imagebuild import GROUP, VERSION
 from imagewright.domain.notice import Notice
 from imagewright.metrics import Metrics
-from imagewright.ports import Body, Error, Subject
+from imagewright.ports import Body, Error, Subject, Unavailable
 
 log = structlog.get_logger("events")
 HOME = "default"
@@ -27,6 +27,8 @@ WAITING = 1000
 """Events that wait to be posted; what comes on top is let go."""
 LAST_SECONDS = 2.0
 """For what still waits when the operator ends."""
+PAUSE_SECONDS = 10.0
+"""Nothing is posted into a namespace for so long after it took none: it may be going."""
 CONTROLLER = f"{GROUP}/operator"
 
 
@@ -74,6 +76,7 @@ class Events:
             for warning in (False, True)
         }
         self._waiting: asyncio.Queue[tuple[str, Body]] = asyncio.Queue(WAITING)
+        self._paused: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._post_all(), name="events")
@@ -104,16 +107,25 @@ class Events:
         while True:
             namespace, event = await self._waiting.get()
             try:
-                await self._creator.create(
-                    f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event
-                )
-                self._counted.labels("posted").inc()
-            except Error as error:
-                # A namespace that is going takes none, and who leads no more may post none.
-                self._counted.labels("failed").inc()
-                log.debug("An Event was not posted", why=error.message)
+                self._counted.labels(await self._post(namespace, event)).inc()
             finally:
                 self._waiting.task_done()
+
+    async def _post(self, namespace: str, event: Body) -> str:
+        """How it came out: posted, dropped or failed."""
+        now = time.monotonic()
+        self._paused = {one: until for one, until in self._paused.items() if until > now}
+        if namespace in self._paused:
+            return "dropped"
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        try:
+            await self._creator.create(path, event)
+        except Error as error:
+            if isinstance(error, Unavailable):
+                self._paused[namespace] = now + PAUSE_SECONDS
+            log.debug("An Event was not posted", why=error.message)
+            return "failed"
+        return "posted"
 
 
 def event_of(subject: Subject, notice: Notice, now: datetime, reporter: str) -> dict[str, Any]:

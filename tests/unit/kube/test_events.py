@@ -8,7 +8,7 @@ import pytest
 from imagewright.domain.notice import Notice, Word
 from imagewright.kube.events import WAITING, Bucket, Events, Pace, event_of
 from imagewright.metrics import Metrics
-from imagewright.ports import Body, Subject, Unavailable
+from imagewright.ports import Body, Rejected, Subject, Unavailable
 from tests.support.makers import NOW
 
 BUILD = Subject("ImageBuild", "team", "app", "uid-1")
@@ -98,9 +98,16 @@ async def test_no_more_wait_than_there_is_room_for() -> None:
 
 async def test_what_the_server_does_not_take_is_let_go() -> None:
     server = Server()
-    server.error = Unavailable("out")
-    metrics = await told(server, Pace(1, 10), STARTED)
-    assert counted(metrics, "failed") == 1
+    server.error = Rejected("a bad name")
+    metrics = await told(server, Pace(1, 10), STARTED, STARTED)
+    assert counted(metrics, "failed") == 2
+
+
+async def test_a_namespace_that_takes_none_is_left_alone_for_a_while() -> None:
+    server = Server()
+    server.error = Unavailable("it is being terminated")
+    metrics = await told(server, Pace(1, 10), STARTED, STARTED, FAILED)
+    assert (counted(metrics, "failed"), counted(metrics, "dropped")) == (1, 2)
 
 
 @pytest.mark.parametrize(("after", "allowed"), [(0.0, 0), (0.5, 1), (1.0, 2), (60.0, 3)], ids=str)
