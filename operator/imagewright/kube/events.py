@@ -97,10 +97,10 @@ class Events:
 
     def tell(self, subject: Subject, notice: Notice, now: datetime) -> None:
         """Post it soon, or let it go where there are too many. Never waits."""
-        event = event_of(subject, notice, now, self._reporter)
         if self._waiting.full() or not self._buckets[notice.warning].take():
             self._counted.labels("dropped").inc()
             return
+        event = event_of(subject, notice, now, self._reporter)
         self._waiting.put_nowait((event["metadata"]["namespace"], event))
 
     async def _post_all(self) -> None:
