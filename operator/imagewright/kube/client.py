@@ -117,8 +117,11 @@ class KubeClient:
             ) as answer:
                 if answer.status >= HTTPStatus.BAD_REQUEST:
                     raise translate(answer.status, request, await answer.read())
-                async for line in _lines(answer.content):
-                    yield _json(line, request)
+                try:
+                    async for line in _lines(answer.content):
+                        yield _json(line, request)
+                finally:
+                    _hang_up(answer)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"The API server broke off {request}: {error!r}.") from error
 
@@ -250,6 +253,13 @@ class Silence:
             error = Unavailable(f"The API server wants {request} in {left:.1f} s, and no sooner.")
             error.after = left
             raise error
+
+
+def _hang_up(answer: aiohttp.ClientResponse) -> None:
+    """Without TLS's goodbyes: a server in the middle of an answer may not say its own."""
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 def seconds_of(value: str | None) -> float:
