@@ -19,7 +19,7 @@ from imagewright.domain.plan import Plan
 from imagewright.domain.prune import SOURCES, Target
 from imagewright.jobs import Jobs
 from imagewright.kube.client import KubeClient
-from imagewright.kube.events import Events, Pace
+from imagewright.kube.events import Events, Pace, posting
 from imagewright.kube.keyring import NamespaceKeyring
 from imagewright.kube.lookout import Lookout
 from imagewright.leadership import Leader, LostError, leadership
@@ -87,7 +87,7 @@ async def run(settings: Settings) -> None:
             for pool, opener in zip(settings.pools, openers, strict=True)
         ]
         pace = Pace(settings.events.per_second, settings.events.burst)
-        events = await stack.enter_async_context(Events(cluster, holder, pace, metrics))
+        events = await stack.enter_async_context(posting(Events(cluster, holder, pace, metrics)))
         process = Process(settings, metrics, leader, holder, events)
         pruning = None
         if settings.prunes:

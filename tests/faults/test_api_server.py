@@ -22,11 +22,11 @@ from devstack.operator import OperatorProcess, start_operator
 from devstack.server import Server, await_ready, free_port, start
 from tests.support.own_api import OwnApi
 from tests.support.proxy import ApiProxy
-from tests.support.specs import HELLO, inline, sleeping
+from tests.support.specs import HELLO, inline, numbers, sleeping
 from tests.support.stack import Kubectl, say
 from tests.support.waiting import becomes
 
-_numbers = itertools.count(920_001)
+_numbers = numbers(920)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -17,17 +16,18 @@ from devstack.builds import Builds, Seen, condition
 from devstack.crew import Member, crew
 from devstack.operator import OperatorProcess, start_operator
 from imagewright.clients.buildkit.control import Control
+from tests.support.specs import numbers
 from tests.support.wire import Wire
 
 pytestmark = pytest.mark.timeout(120)
 SLOTS = 'imagebuild_slots_in_use{pool="default"}'
 UP = 'imagebuild_workers_up{pool="default"}'
-_numbers = itertools.count(1)
+_numbers = numbers(931)
 
 
 def seconds() -> str:
     """So long a step sleeps; no two are the same, so that its process can be found."""
-    return f"2.{next(_numbers):04d}5"
+    return f"2.0{next(_numbers)}"
 
 
 DEADLINE = 20

@@ -5,7 +5,6 @@ the wait between two attempts is in tests/integration/test_outages.py.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,14 +18,14 @@ from devstack.operator import OperatorProcess
 from tests.faults.scene import moment
 from tests.support.replicas import history
 from tests.support.silent import silent
-from tests.support.specs import HELLO
+from tests.support.specs import HELLO, numbers
 from tests.support.stopping import stops
 from tests.support.waiting import becomes
 
 PACKED_SECONDS = 1.0
 """A daemon that packs compresses on all cores, and takes back what it has written: mostly it has
 ended after 0.1 s, but up to 0.6 s on two busy cores (the most of 98 times)."""
-_numbers = itertools.count(940_001)
+_numbers = numbers(940)
 
 
 def inline(files: Mapping[str, str], **more: Any) -> dict[str, Any]:

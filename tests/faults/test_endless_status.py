@@ -1,7 +1,6 @@
 """A daemon whose status streams never end: neither results nor slots are held by that."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,11 +24,12 @@ from tests.faults.test_daemons import SLOTS, counted, operating
 from tests.support.makers import NOW, UID
 from tests.support.parts import FakeKeyring, a_backend
 from tests.support.pooling import a_pool, a_worker, an_entry
-from tests.support.specs import HELLO, inline
+from tests.support.specs import HELLO, inline, numbers
+from tests.support.waiting import turns
 
 pytestmark = [pytest.mark.row("F13"), pytest.mark.timeout(120)]
 CONFIRM_SECONDS = 3
-_numbers = itertools.count(970_001)
+_numbers = numbers(970)
 
 
 @pytest.fixture
@@ -73,9 +73,7 @@ class Site:
 
     async def until(self, right: Callable[[], object]) -> None:
         """Let the loop turn until it is right."""
-        async with asyncio.timeout(20):
-            while not right():
-                await asyncio.sleep(0.005)
+        await turns(right, 20)
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """A Secret changes in mid build: the attempt that runs keeps the old one, the next has the new."""
 
 import asyncio
-import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,13 +16,13 @@ from devstack.builds import Builds, condition
 from devstack.registries import PASSWORD, USERNAME
 from tests.support.private_registry import PrivateRegistry, private_registry
 from tests.support.registry_proxy import manifests, nothing
-from tests.support.specs import inline
+from tests.support.specs import inline, numbers
 from tests.support.stack import Kubectl
 from tests.support.workshop import login, login_of
 
 pytestmark = [pytest.mark.usefixtures("workshop"), pytest.mark.timeout(120)]
 DEPUTY = ("deputy", "another-password")
-_seconds = itertools.count(910_001)
+_seconds = numbers(910)
 Change = Callable[[Kubectl, str], object]
 
 

@@ -8,10 +8,11 @@ import pytest
 import devstack
 from bench.processes import appeared, vanished
 from devstack.builds import Builds, condition
+from tests.support.specs import numbers
 from tests.support.stopping import stops
 
 pytestmark = pytest.mark.usefixtures("operator")
-_seconds = iter(range(800_000, 900_000))
+_seconds = numbers(800)
 
 
 def sleeping(stack: devstack.Stack, **more: Any) -> tuple[dict[str, Any], str]:

@@ -12,13 +12,14 @@ from devstack.builds import Builds, condition
 from devstack.images import crane, files_of
 from imagewright.clients.engine.connection import Request
 from imagewright.clients.engine.engine import Engine
+from tests.support.specs import numbers
 from tests.support.stack import Kubectl
 from tests.support.stopping import stops
 from tests.support.workshop import secret
 
 pytestmark = [pytest.mark.usefixtures("workshop"), pytest.mark.timeout(120)]
 BUILDERS = ["buildkit", "classic"]
-_seconds = iter(range(700_000, 800_000))
+_seconds = numbers(701)
 
 
 def inline(text: str, **more: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """buildctl and docker buildx through the gateway of a real operator, on a real buildkitd."""
 
 import asyncio
-import itertools
 import json
 import os
 import re
@@ -19,9 +18,10 @@ from bench.processes import appeared, vanished
 from devstack.builds import Builds
 from devstack.certificates import Authority, Identity
 from devstack.operator import OperatorProcess, start_operator
+from tests.support.specs import numbers
 
 pytestmark = [pytest.mark.row("seed-7")]
-_seconds = itertools.count(610_000)
+_seconds = numbers(610)
 DEADLINE = 30
 
 

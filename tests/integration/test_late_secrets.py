@@ -21,7 +21,7 @@ from tests.support.makers import UID
 from tests.support.proxy import ApiProxy
 from tests.support.specs import HELLO, inline
 from tests.support.stack import Kubectl
-from tests.support.waiting import becomes
+from tests.support.waiting import becomes, turns
 from tests.support.workshop import secret
 from tests.unit.reconcile.test_build import Shell, working
 
@@ -70,18 +70,14 @@ async def test_after_a_wait_of_an_hour_a_secret_is_noticed_as_soon_as_after_one_
         late(client) as shell,
     ):
         shell.apply({**NEEDY, "activeDeadlineSeconds": 7200}, namespace=namespace)
-        async with asyncio.timeout(10):
-            while shell.status().get("phase") != "Pending":
-                await asyncio.sleep(0.01)
+        await turns(lambda: shell.status().get("phase") == "Pending", 10)
         assert shell.status()["conditions"][0]["reason"] == "SecretNotFound"
         shell.now += timedelta(hours=1)
         # It is looked at, for whatever reason, and goes on to wait.
         shell.queue.add(UID)
         await shell.queue.idle()
         await asyncio.to_thread(secret, kubectl, "npm", {"token": "x"})
-        async with asyncio.timeout(SOON_SECONDS):
-            while shell.status()["phase"] != "Succeeded":
-                await asyncio.sleep(0.01)
+        await turns(lambda: shell.status()["phase"] == "Succeeded", SOON_SECONDS)
         assert len(shell.lookout) == 0
 
 

@@ -1,7 +1,6 @@
 """What breaks around a build breaks no build: watch, worker, registry, the operator itself."""
 
 import asyncio
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from devstack.operator import start_operator
 from devstack.registries import Registries
 from devstack.server import await_ready, free_port, start
 from tests.support.proxy import ApiProxy
-from tests.support.specs import HELLO, inline, sleeping
+from tests.support.specs import HELLO, inline, numbers, sleeping
 from tests.support.waiting import becomes
 
-_numbers = itertools.count(700_001)
+_numbers = numbers(700)
 
 
 def settings(stack: devstack.Stack, namespace: str, **more: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """BuildCachePrune: what the caches hold is freed, told to the byte, and no build is disturbed."""
 
-import itertools
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,10 +14,11 @@ from devstack.builds import Builds, condition
 from devstack.operator import OperatorProcess, start_operator
 from devstack.prunes import Prunes
 from tests.support.pruning import all_records, filled, records_of, run, size_of, unique
+from tests.support.specs import numbers
 from tests.support.stack import Kubectl
 from tests.support.waiting import becomes
 
-_seconds = itertools.count(810_001)
+_seconds = numbers(810)
 
 
 @pytest.fixture(scope="module")

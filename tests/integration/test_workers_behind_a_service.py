@@ -1,7 +1,6 @@
 """The operator over workers that come and go: real daemons, one process, one API server."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,11 +13,12 @@ from bench.processes import alive, appeared
 from devstack.builds import Builds, condition
 from devstack.operator import OperatorProcess, start_operator
 from imagewright.kube.scale import HOLD
+from tests.support.specs import numbers
 from tests.support.waiting import becomes
 from tests.support.worker_player import WorkerPlayer
 
 HELLO = {"source": {"inline": {"files": {"Dockerfile": "FROM scratch\nLABEL a=b\n"}}}}
-_numbers = itertools.count(810_001)
+_numbers = numbers(811)
 pytestmark = [pytest.mark.usefixtures("worker_rights"), pytest.mark.timeout(180)]
 
 

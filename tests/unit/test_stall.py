@@ -10,6 +10,7 @@ from imagewright.api.reason import Reason
 from imagewright.ports import Failed, Unavailable
 from imagewright.stall import Attendant
 from tests.support.pooling import a_worker, answers
+from tests.support.waiting import turns
 
 Probe = Callable[[], Awaitable[frozenset[str]]]
 SILENCE = 0.01
@@ -54,9 +55,7 @@ class Bed:
 
     async def until(self, right: Callable[[], object]) -> None:
         """Let the loop turn until it is right."""
-        async with asyncio.timeout(1.5):
-            while not right():
-                await asyncio.sleep(0.001)
+        await turns(right)
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ and what the API server does not take is counted and let go. The status is what 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import structlog
 
@@ -67,7 +67,7 @@ class Pace:
 
 
 class Events:
-    """Posts Events while the context is open; `reporter` is this operator's name."""
+    """Events that are posted as long as `run` does; `reporter` is this operator's name."""
 
     def __init__(self, creator: Creator, reporter: str, pace: Pace, metrics: Metrics) -> None:
         self._creator, self._reporter, self._counted = creator, reporter, metrics.events
@@ -78,23 +78,6 @@ class Events:
         self._waiting: asyncio.Queue[tuple[str, Body]] = asyncio.Queue(WAITING)
         self._paused: dict[str, float] = {}
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._post_all(), name="events")
-        return self
-
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _tb: TracebackType | None,
-    ) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_SECONDS):
-                await self._waiting.join()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
     def tell(self, subject: Subject, notice: Notice, now: datetime) -> None:
         """Post it soon, or let it go where there are too many. Never waits."""
         if self._waiting.full() or not self._buckets[notice.warning].take():
@@ -103,13 +86,20 @@ class Events:
         event = event_of(subject, notice, now, self._reporter)
         self._waiting.put_nowait((event["metadata"]["namespace"], event))
 
-    async def _post_all(self) -> None:
+    async def run(self) -> None:
+        """Post what was told, until cancelled."""
         while True:
             namespace, event = await self._waiting.get()
             try:
                 self._counted.labels(await self._post(namespace, event)).inc()
             finally:
                 self._waiting.task_done()
+
+    async def told(self) -> None:
+        """Wait until nothing is left to be posted, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await self._waiting.join()
 
     async def _post(self, namespace: str, event: Body) -> str:
         """How it came out: posted, dropped or failed."""
@@ -126,6 +116,19 @@ class Events:
             log.debug("An Event was not posted", why=error.message)
             return "failed"
         return "posted"
+
+
+@asynccontextmanager
+async def posting(events: Events) -> AsyncIterator[Events]:
+    """Posts them while the context is open, and what still waits at its end."""
+    task = asyncio.create_task(events.run(), name="events")
+    try:
+        yield events
+    finally:
+        await events.told()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def event_of(subject: Subject, notice: Notice, now: datetime, reporter: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imagewright.domain.notice import Notice, Word
-from imagewright.kube.events import WAITING, Bucket, Events, Pace, event_of
+from imagewright.kube.events import WAITING, Bucket, Events, Pace, event_of, posting
 from imagewright.metrics import Metrics
 from imagewright.ports import Body, Rejected, Subject, Unavailable
 from tests.support.makers import NOW
@@ -42,7 +42,7 @@ def counted(metrics: Metrics, result: str) -> float:
 async def told(server: Server, pace: Pace, *notices: Notice) -> Metrics:
     """What is counted once all of these have been told, and the operator has ended."""
     metrics = Metrics()
-    async with Events(server, "me", pace, metrics) as events:
+    async with posting(Events(server, "me", pace, metrics)) as events:
         for notice in notices:
             events.tell(BUILD, notice, NOW)
         server.go.set()

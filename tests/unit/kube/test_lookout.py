@@ -8,6 +8,7 @@ import pytest
 
 from imagewright.kube.lookout import Lookout
 from imagewright.ports import Unavailable
+from tests.support.waiting import turns
 
 EVERY = 0.02
 
@@ -38,9 +39,7 @@ class Scene:
 
     async def until(self, right: Callable[[], object]) -> None:
         """Let the loop turn until it is right."""
-        async with asyncio.timeout(1.5):
-            while not right():
-                await asyncio.sleep(0.001)
+        await turns(right)
 
 
 @contextlib.asynccontextmanager
